@@ -1,0 +1,171 @@
+package ampauth
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+	"time"
+)
+
+// An attempt is one try at sending a request. It is, in one allocation, the
+// context that the layers below see, the request they get, and the body that
+// the caller reads. It is also where a RetryTransport and the AuthTransport
+// below it meet, however many layers stand between them.
+type attempt struct {
+	context.Context // the caller's, or one that the attempt's clock ends
+
+	request http.Request
+	body    io.ReadCloser // the response's, once the caller has it
+
+	number  int32         // from 1
+	status  int32         // of the response, once the caller has it
+	proof   atomic.Uint32 // how far it got; only mutations are traced
+	mutates bool
+
+	// The clock; unset when the attempt has no timeout.
+	limit  time.Duration
+	timer  *time.Timer
+	cancel context.CancelCauseFunc
+
+	report atomic.Pointer[tokenReport] // of the AuthTransport below, if there is something to tell
+}
+
+// What an attempt has seen of its connection.
+const (
+	sawDial    = 1 << iota // a connection was asked for
+	sawConnect             // and was had
+)
+
+// A tokenReport says that there was no token to be had, or that the API did not
+// accept it, and then who can replace it.
+type tokenReport struct {
+	none    bool
+	refused Token
+	auth    *AuthTransport
+}
+
+type attemptKey struct{}
+
+// attemptFrom returns the attempt that ctx is part of, or nil.
+func attemptFrom(ctx context.Context) *attempt {
+	a, _ := ctx.Value(attemptKey{}).(*attempt)
+	return a
+}
+
+// Value implements context.Context.
+func (a *attempt) Value(key any) any {
+	if key == (attemptKey{}) {
+		return a
+	}
+	return a.Context.Value(key)
+}
+
+// newAttempt makes attempt number n of req and starts its clock.
+func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *attempt {
+	a := &attempt{Context: req.Context(), number: int32(n), mutates: op == MutatingOperation, limit: limit}
+	if limit > 0 {
+		a.Context, a.cancel = context.WithCancelCause(a.Context)
+		a.timer = time.AfterFunc(limit, a.expire)
+	}
+	if a.mutates {
+		a.Context = httptrace.WithClientTrace(a.Context, &httptrace.ClientTrace{
+			GetConn: func(string) { a.proof.Or(sawDial) },
+			GotConn: func(httptrace.GotConnInfo) { a.proof.Or(sawConnect) },
+		})
+	}
+	a.request = *req.WithContext(a) // inlined, so that the copy is made in place
+	return a
+}
+
+func (a *attempt) connected() bool { return a.proof.Load()&sawConnect != 0 }
+func (a *attempt) dialing() bool   { return a.proof.Load()&sawDial != 0 }
+
+// refusal returns the report of a token that the API did not accept, or nil.
+func (a *attempt) refusal() *tokenReport {
+	if r := a.report.Load(); r != nil && !r.none {
+		return r
+	}
+	return nil
+}
+
+// gotNoToken reports whether the request could not be sent for want of a token.
+func (a *attempt) gotNoToken() bool {
+	r := a.report.Load()
+	return r != nil && r.none
+}
+
+func (a *attempt) expire() { a.cancel(attemptTimeout{}) }
+
+// timedOut reports whether the attempt's own clock ended it.
+func (a *attempt) timedOut() bool {
+	return a.cancel != nil && context.Cause(a.Context) == error(attemptTimeout{})
+}
+
+// pause stops the clock while a token is waited for; resume starts it anew.
+func (a *attempt) pause() {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+func (a *attempt) resume() {
+	if a.timer != nil && a.Context.Err() == nil {
+		a.timer.Reset(a.limit)
+	}
+}
+
+// release frees what the clock holds. It is called when nothing of the attempt
+// is used any more, and may be called again.
+func (a *attempt) release() {
+	if a != nil && a.cancel != nil {
+		a.timer.Stop()
+		a.cancel(nil)
+	}
+}
+
+// keep readies a response for the caller: the clock runs until its body is
+// closed or read to the end.
+func (a *attempt) keep(resp *http.Response) {
+	switch {
+	case a.cancel == nil:
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		// The connection is the caller's now. Cancelling the context could end it.
+		a.timer.Stop()
+	case resp.Body == http.NoBody:
+		a.release()
+	default:
+		a.body, a.status = resp.Body, int32(resp.StatusCode)
+		resp.Body = (*boundBody)(a)
+	}
+}
+
+// A boundBody is a response's body within the time of its attempt.
+type boundBody attempt
+
+// Read reads from the body; an error other than io.EOF is an *Error that is
+// Answered, since the response is there.
+func (b *boundBody) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	a := (*attempt)(b)
+	if err != io.EOF {
+		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err)}
+		if a.timedOut() {
+			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
+		}
+		err = e
+	}
+	a.release()
+	return n, err
+}
+
+// Close closes the body and ends the attempt.
+func (b *boundBody) Close() error {
+	err := b.body.Close()
+	(*attempt)(b).release()
+	return err
+}

@@ -1,0 +1,232 @@
+package ampauth
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// What is read of a response that nobody wants, so that its connection can be
+// used again: at most so much, for at most so long.
+const (
+	maxDrain  = 64 << 10
+	drainTime = 250 * time.Millisecond
+)
+
+// discard drains and closes the body of a response that nobody wants. The attempt
+// it belongs to, if any, is over then.
+func discard(a *attempt, body io.ReadCloser) {
+	if body == http.NoBody {
+		a.release()
+		return
+	}
+	ahead := readAhead(body, maxDrain, drainTime)
+	if !ahead.finished() {
+		a.release() // a stalled read ends by its context before the body is closed
+	}
+	_ = ahead.Close()
+	a.release()
+}
+
+// readAhead reads up to n bytes of body, for at most d. What it returns reads as
+// the whole body all the same, and closes it.
+func readAhead(body io.ReadCloser, n int64, d time.Duration) *aheadBody {
+	ahead := &aheadBody{rest: body, limit: int(n), done: make(chan struct{})}
+	go func() {
+		defer close(ahead.done)
+		ahead.prefix, ahead.err = io.ReadAll(io.LimitReader(body, n))
+	}()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ahead.done:
+	case <-timer.C:
+	}
+	return ahead
+}
+
+// An aheadBody is a body of which a first part was read before the caller asked.
+type aheadBody struct {
+	rest  io.ReadCloser
+	limit int
+
+	done   chan struct{} // closed when the reading ahead is over; then prefix and err are set
+	prefix []byte
+	err    error
+	offset int
+}
+
+// finished reports whether the reading ahead is over.
+func (b *aheadBody) finished() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// whole returns the body if all of it was read ahead.
+func (b *aheadBody) whole() (content []byte, ok bool) {
+	if !b.finished() || b.err != nil || len(b.prefix) == b.limit {
+		return nil, false
+	}
+	return b.prefix, true
+}
+
+func (b *aheadBody) Read(p []byte) (int, error) {
+	<-b.done
+	if b.offset < len(b.prefix) {
+		n := copy(p, b.prefix[b.offset:])
+		b.offset += n
+		return n, nil
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	return b.rest.Read(p)
+}
+
+func (b *aheadBody) Close() error { return b.rest.Close() }
+
+// emptyBody stands in for the body of a mutation that has none. net/http repeats
+// requests without a body by itself; it does not repeat this one.
+type emptyBody struct{}
+
+func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (emptyBody) Close() error             { return nil }
+
+// A bodySource yields the request's body for each attempt: first the caller's
+// own, then fresh ones from GetBody. Without GetBody the caller's own can be
+// sent again only as long as nothing was read from it.
+type bodySource struct {
+	req  *http.Request
+	used bool
+	once *onceBody // only for a body without GetBody
+}
+
+func newBodySource(req *http.Request) bodySource {
+	s := bodySource{req: req}
+	if hasBody(req) && req.GetBody == nil {
+		s.once = &onceBody{base: req.Body}
+	}
+	return s
+}
+
+func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
+
+// next returns the body for the next attempt, or an error if it cannot be had.
+func (s *bodySource) next() (io.ReadCloser, error) {
+	first := !s.used
+	s.used = true
+	switch {
+	case !hasBody(s.req):
+		return s.req.Body, nil
+	case s.once != nil:
+		return s.once.lend()
+	case first:
+		return s.req.Body, nil
+	}
+	return s.req.GetBody()
+}
+
+// canRepeat reports whether next will have a whole body once more.
+func (s *bodySource) canRepeat() bool {
+	return s.once == nil || s.once.reclaim()
+}
+
+// done says that there will be no further attempt.
+func (s *bodySource) done() {
+	if s.once != nil {
+		s.once.letGo()
+	}
+}
+
+// unused closes the caller's body if no attempt took it.
+func (s *bodySource) unused() {
+	if !s.used && s.req.Body != nil {
+		_ = s.req.Body.Close()
+	}
+}
+
+var errBodyConsumed = errors.New("the request's body was read and has no GetBody")
+
+// An onceBody guards a body that exists once. It is lent to one attempt after
+// the other while nothing was read from it; the Close of an attempt is held back
+// so long, and passed on when there will be no other attempt.
+type onceBody struct {
+	base io.ReadCloser
+
+	mu     sync.Mutex // guards all below; never held while reading or closing base
+	holder *loan
+	read   bool // a read began: the body is that attempt's for good
+	closed bool // the holder has closed it
+	final  bool // nobody will borrow it again
+	gone   bool // base is closed, or being closed
+}
+
+type loan struct{ of *onceBody }
+
+func (b *onceBody) lend() (io.ReadCloser, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.read || b.gone {
+		return nil, errBodyConsumed
+	}
+	b.holder, b.closed = &loan{b}, false
+	return b.holder, nil
+}
+
+// reclaim takes the body back from its holder, whose reads fail from then on.
+func (b *onceBody) reclaim() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.read || b.gone {
+		return false
+	}
+	// Whoever takes it back owes the Close that the holder may already have made.
+	b.holder, b.closed = nil, true
+	return true
+}
+
+func (b *onceBody) letGo() {
+	b.mu.Lock()
+	b.final = true
+	closing := b.closed && !b.gone
+	b.gone = b.gone || closing
+	b.mu.Unlock()
+	if closing {
+		_ = b.base.Close()
+	}
+}
+
+func (l *loan) Read(p []byte) (int, error) {
+	b := l.of
+	b.mu.Lock()
+	if b.holder != l || b.closed {
+		b.mu.Unlock()
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.read = true
+	b.mu.Unlock()
+	return b.base.Read(p)
+}
+
+func (l *loan) Close() error {
+	b := l.of
+	b.mu.Lock()
+	if b.holder != l || b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	closing := b.read || b.final
+	b.gone = b.gone || closing
+	b.mu.Unlock()
+	if closing {
+		return b.base.Close()
+	}
+	return nil
+}

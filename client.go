@@ -1,0 +1,67 @@
+package ampauth
+
+import (
+	"net/http"
+
+	"github.com/hashicorp/go-cleanhttp"
+)
+
+// A Client is an http.Client that is logged in and survives a bad network. Its
+// Do is all that a generated API client needs. Make one with [NewClient]; it is
+// safe for concurrent use.
+type Client struct {
+	*http.Client
+	Tokens *TokenManager
+
+	retry *RetryTransport
+}
+
+// NewClient returns a client for the account of cfg. It sends nothing yet: the
+// first request logs in. A faulty configuration is an error that Is [ErrConfig]
+// and names every fault. Close the client when it is no longer needed.
+func NewClient(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	base, owned := lowerLayers(cfg)
+	tokens := newTokenManager(cfg, base, owned)
+	retry := &RetryTransport{
+		Base:    &AuthTransport{Base: base, Source: tokens},
+		Retry:   cfg.Retry,
+		Limiter: cfg.Limiter,
+		Logger:  cfg.Logger,
+	}
+	client := new(http.Client)
+	if cfg.HTTPClient != nil {
+		*client = *cfg.HTTPClient
+	}
+	client.Transport = retry
+	if client.CheckRedirect == nil {
+		client.CheckRedirect = CheckRedirect
+	}
+	return &Client{Client: client, Tokens: tokens, retry: retry}, nil
+}
+
+// Stats returns what happened so far.
+func (c *Client) Stats() Stats {
+	var s Stats
+	c.Tokens.counters.addTo(&s)
+	c.retry.counters.addTo(&s)
+	return s
+}
+
+// Close ends a login that is under way, waits for it, and wipes the token; from
+// then on requests fail with an error that Is [ErrClosed]. Idle connections are
+// closed if the client made them, not those of Config.HTTPClient.
+func (c *Client) Close() error { return c.Tokens.Close() }
+
+// lowerLayers is what sends requests and logins: the user's transport, or pooled
+// connections of our own, which are then returned as owned as well.
+func lowerLayers(cfg Config) (base http.RoundTripper, owned *http.Transport) {
+	if cfg.HTTPClient != nil && cfg.HTTPClient.Transport != nil {
+		return cfg.HTTPClient.Transport, nil
+	}
+	owned = cleanhttp.DefaultPooledTransport()
+	owned.MaxIdleConnsPerHost = 100 // one host gets all the requests
+	return owned, owned
+}

@@ -1,0 +1,184 @@
+package ampauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// The kinds of failure. Every error of this package is an [*Error] (or, for a
+// faulty configuration, several of them joined) that Is exactly one of these,
+// and also Is whatever caused it.
+var (
+	ErrConfig        = errors.New("ampauth: configuration")
+	ErrObtainFailed  = errors.New("ampauth: token obtain failed")
+	ErrRefreshFailed = errors.New("ampauth: token refresh failed")
+	ErrRequestFailed = errors.New("ampauth: request failed")
+	ErrRateLimited   = errors.New("ampauth: rate limited")
+	ErrTimeout       = errors.New("ampauth: request timeout")
+	ErrSerialization = errors.New("ampauth: serialization error")
+	ErrClosed        = errors.New("ampauth: closed")
+
+	// ErrAmbiguous is the kind of an error that leaves open whether a mutation
+	// was performed: bytes of it may have left and no answer came. Find out by
+	// reading before you send it again.
+	ErrAmbiguous = errors.New("ampauth: outcome unknown")
+
+	// ErrDestroyed is what a [Secret] answers after Destroy.
+	ErrDestroyed = errors.New("ampauth: secret was destroyed")
+)
+
+// An Error says what failed, how far it got, and after how many attempts.
+//
+// Its text carries no query, header, body, token or password. (An http.Client
+// wraps it in a *url.Error, whose text does carry the URL.)
+type Error struct {
+	Op         string        // "config", "obtain", "refresh" or "request"
+	Kind       error         // one of the sentinels of this package; errors.Is(err, Kind) holds
+	Outcome    Outcome       // how far the last attempt got
+	StatusCode int           // HTTP status of the last answer, 0 if there was none
+	Attempts   int           // attempts made, 0 if none was
+	RetryAfter time.Duration // how long the server, or this package, asks to wait; 0 if unknown
+	Limit      time.Duration // the timeout that ran out, 0 if none did
+	Err        error         // cause, may be nil
+}
+
+// Error implements error.
+func (e *Error) Error() string { return "ampauth: " + e.text() }
+
+// text is the message without the prefix, so that a chain carries it once.
+func (e *Error) text() string {
+	var b strings.Builder
+	kind := "failure"
+	if e.Kind != nil {
+		kind = strings.TrimPrefix(e.Kind.Error(), "ampauth: ")
+	}
+	b.WriteString(kind)
+	if e.Limit > 0 && e.Kind == ErrTimeout {
+		fmt.Fprintf(&b, " after %v", e.Limit)
+	}
+	if e.Attempts == 1 {
+		b.WriteString(" after 1 attempt")
+	} else if e.Attempts > 1 {
+		fmt.Fprintf(&b, " after %d attempts", e.Attempts)
+	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, ": retry after %v", e.RetryAfter.Round(time.Millisecond))
+	}
+	// A nested error of ours with the same status says it in its own words.
+	if inner, ok := e.Err.(*Error); e.StatusCode != 0 && (!ok || inner.StatusCode != e.StatusCode) {
+		fmt.Fprintf(&b, ": HTTP %d %s", e.StatusCode, http.StatusText(e.StatusCode))
+	}
+	if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(causeText(e.Err))
+	}
+	if advice := e.advice(); advice != "" {
+		b.WriteString("; ")
+		b.WriteString(advice)
+	}
+	return b.String()
+}
+
+func (e *Error) advice() string {
+	switch {
+	case e.Kind == ErrAmbiguous:
+		return "it may have been performed: find out by reading before you send it again"
+	case e.Kind == ErrRequestFailed && e.Outcome == NotSent:
+		return "it was not sent"
+	}
+	return ""
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is reports whether target is the kind of e.
+func (e *Error) Is(target error) bool { return e.Kind != nil && target == e.Kind }
+
+// Timeout reports whether time ran out: that of an attempt, or the caller's.
+func (e *Error) Timeout() bool {
+	return e.Kind == ErrTimeout || errors.Is(e.Err, context.DeadlineExceeded)
+}
+
+// ErrorType names the kind in one word of a small fixed vocabulary, for the
+// error.type attribute of OpenTelemetry's semantic conventions.
+func (e *Error) ErrorType() string {
+	switch e.Kind {
+	case ErrConfig:
+		return "config"
+	case ErrObtainFailed:
+		return "obtain_failed"
+	case ErrRefreshFailed:
+		return "refresh_failed"
+	case ErrRequestFailed:
+		return "request_failed"
+	case ErrRateLimited:
+		return "rate_limited"
+	case ErrTimeout:
+		return "timeout"
+	case ErrSerialization:
+		return "serialization"
+	case ErrClosed:
+		return "closed"
+	case ErrAmbiguous:
+		return "ambiguous"
+	}
+	return "_OTHER"
+}
+
+// attemptTimeout is the cause of an attempt's context when its own clock ran
+// out. It Is context.DeadlineExceeded, yet it is not the caller's deadline.
+type attemptTimeout struct{}
+
+func (attemptTimeout) Error() string        { return "no answer in time" }
+func (attemptTimeout) Timeout() bool        { return true }
+func (attemptTimeout) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// clean returns err, or, when its text may show what a server or a layer below
+// put into it, an error that is still all that err is but says less.
+func clean(err error) error {
+	if err == nil || causeText(err) == err.Error() {
+		return err
+	}
+	if _, ours := err.(*Error); ours {
+		return err
+	}
+	return &cleaned{text: causeText(err), err: err}
+}
+
+// cleaned hides the text of an error and keeps its identity. It has no Unwrap:
+// whoever prints a chain link by link must not reach that text.
+type cleaned struct {
+	text string
+	err  error
+}
+
+func (c *cleaned) Error() string        { return c.text }
+func (c *cleaned) Is(target error) bool { return errors.Is(c.err, target) }
+func (c *cleaned) As(target any) bool   { return errors.As(c.err, target) }
+
+// causeText is the part of a foreign error's text that cannot hold a secret.
+// net/http quotes what a server sent and what a URL holds, with one exception
+// (textproto.ProtocolError), so the text ends where a quotation or query begins.
+func causeText(err error) string {
+	if e, ok := err.(*Error); ok {
+		return e.text()
+	}
+	if e, ok := err.(*url.Error); ok {
+		return causeText(e.Err)
+	}
+	if _, ok := errors.AsType[textproto.ProtocolError](err); ok {
+		return "malformed answer"
+	}
+	text := err.Error()
+	if i := strings.IndexAny(text, "\"?\r\n"); i >= 0 {
+		return strings.TrimSpace(text[:i]) + " ..."
+	}
+	return text
+}

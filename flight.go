@@ -1,0 +1,274 @@
+package ampauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// A flight is one login or refresh that any number of callers wait for. It
+// belongs to none of them: it has a context of its own, with nothing of theirs in
+// it, and a deadline of its own.
+type flight struct {
+	purpose  purpose
+	rejected Secret // the token to replace, if that is the purpose
+
+	// What held when it began; see install.
+	epoch, rejections uint64
+}
+
+type purpose int
+
+const (
+	keepFresh    purpose = iota // there is no token or it ends soon
+	replace                     // the API refused it
+	logIn                       // the caller wants a login
+	refreshFirst                // the caller wants a refresh
+)
+
+// flightTime bounds a flight with all its attempts and waits.
+const flightTime = 30 * time.Second
+
+var errFlightDied = errors.New("a layer below ended the login's goroutine")
+
+// await joins a flight and waits for it, as long as ctx allows.
+func (m *TokenManager) await(ctx context.Context, f flight) (Token, error) {
+	if err := ctx.Err(); err != nil {
+		return Token{}, noToken(err)
+	}
+	landed, err := m.join(f)
+	if err != nil {
+		return Token{}, err
+	}
+	select {
+	case result := <-landed:
+		token, _ := result.Val.(Token)
+		return token, result.Err
+	case <-ctx.Done():
+		return Token{}, noToken(fmt.Errorf("waiting for the login: %w", ctx.Err()))
+	}
+}
+
+// join starts f, or joins the flight that is under way, whatever its purpose.
+func (m *TokenManager) join(f flight) (<-chan singleflight.Result, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, errManagerClosed()
+	}
+	if err := m.inPause(); err != nil {
+		return nil, err
+	}
+	f.epoch, f.rejections = m.epoch, m.rejections
+	// A flight of an earlier epoch is not joined: its result does not count.
+	key := strconv.FormatUint(m.epoch, 10)
+	return m.logins.DoChan(key, func() (any, error) {
+		token, err := m.fly(f)
+		if err != nil {
+			return nil, err // not the *Error, lest nil become an error
+		}
+		return token, nil
+	}), nil
+}
+
+func errManagerClosed() *Error {
+	return &Error{Op: "obtain", Kind: ErrClosed, Outcome: NotSent}
+}
+
+// fly makes the flight on a goroutine of its own, so that neither a panic nor a
+// Goexit in a layer below takes the process down or leaves the waiters for ever.
+func (m *TokenManager) fly(f flight) (Token, *Error) {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return Token{}, errManagerClosed()
+	}
+	m.flights.Add(1)
+	credentials := m.credentials
+	m.mu.Unlock()
+	defer m.flights.Done()
+
+	type landing struct {
+		token Token
+		err   *Error
+	}
+	landed := make(chan landing, 1)
+	go func() {
+		var token Token
+		err := error(errFlightDied)
+		defer func() {
+			if err != nil {
+				landed <- landing{err: m.failed(f, err)}
+				return
+			}
+			landed <- landing{token: token}
+		}()
+		defer recovered("layer below", &err)
+		ctx, cancel := context.WithTimeout(m.ctx, flightTime)
+		defer cancel()
+		token, err = m.replaceToken(ctx, f, credentials)
+	}()
+	l := <-landed
+	return l.token, l.err
+}
+
+// replaceToken is the flight itself.
+func (m *TokenManager) replaceToken(ctx context.Context, f flight, credentials Credentials) (Token, error) {
+	s := m.current.Load()
+	if token, ok := f.settledBy(s); ok {
+		return token, nil
+	}
+	var refreshErr error
+	if s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) {
+		var value Secret
+		if value, refreshErr = m.refresh(ctx, s.token); refreshErr == nil {
+			return m.install(f, value), nil
+		}
+	}
+	value, err := m.obtain(ctx, credentials)
+	if err != nil {
+		if refreshErr != nil {
+			err.Err = fmt.Errorf("%w; before that: %w", err.Err, refreshErr)
+		}
+		return Token{}, err
+	}
+	if f.purpose == replace {
+		m.counters.renewals.Add(1)
+	}
+	return m.install(f, value), nil
+}
+
+// settledBy reports whether an earlier flight has done what this one is for:
+// between the caller's look and this one there may have been another.
+func (f flight) settledBy(s *snapshot) (Token, bool) {
+	if s == nil || s.token.IsExpired() {
+		return Token{}, false
+	}
+	now := time.Now().UnixNano()
+	switch f.purpose {
+	case keepFresh:
+		return s.token, s.obtainedAt <= now && now < s.refreshAt
+	case replace:
+		return s.token, !s.token.Value.Equal(f.rejected)
+	}
+	return Token{}, false
+}
+
+// refreshes reports whether a flight tries a refresh before it logs in.
+func (m *TokenManager) refreshes(p purpose) bool {
+	if m.noRefresh.Load() {
+		return false
+	}
+	return p == refreshFirst || p == keepFresh && m.config.Renewal == RefreshThenObtain
+}
+
+// install makes a new token the current one, unless that would undo what
+// happened since the flight began: a Clear, other credentials, or the refusal of
+// just this token. The waiters get it in any case.
+func (m *TokenManager) install(f flight, value Secret) Token {
+	s := m.newSnapshot(value)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.epoch != m.epoch {
+		return s.token
+	}
+	m.pause, m.failures = pause{}, 0
+	m.retryAhead.Store(0)
+	if f.rejections == m.rejections || !value.Equal(m.rejected) {
+		m.current.Store(s)
+	}
+	return s.token
+}
+
+// failed takes note of a flight that failed and returns the error for its waiters.
+func (m *TokenManager) failed(f flight, err error) *Error {
+	e, ok := err.(*Error)
+	if !ok {
+		e = noToken(clean(err))
+		m.counters.obtainFailures.Add(1)
+		m.logger().Error("ampauth: login failed", "error", e)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return errManagerClosed()
+	}
+	if f.epoch == m.epoch {
+		m.hold(e)
+		m.failures++
+		wait := m.config.Retry.resolved().backoff(m.failures, e.RetryAfter)
+		m.retryAhead.Store(time.Now().Add(wait).UnixNano())
+	}
+	return e
+}
+
+// obtain logs in.
+func (m *TokenManager) obtain(ctx context.Context, credentials Credentials) (Secret, *Error) {
+	began := time.Now()
+	value, err := Retry(ctx, m.config.Retry, func(ctx context.Context) (Secret, error) {
+		return m.exchange(ctx, func(ctx context.Context) (*http.Request, error) { return m.obtainRequest(ctx, credentials) })
+	})
+	if err != nil {
+		e := tokenError("obtain", ErrObtainFailed, err)
+		m.counters.obtainFailures.Add(1)
+		m.report(e, "ampauth: login failed", time.Since(began))
+		return Secret{}, e
+	}
+	m.counters.obtains.Add(1)
+	m.logger().Info("ampauth: logged in", "outcome", "ok", "elapsed", time.Since(began))
+	return value, nil
+}
+
+// refresh exchanges the token. It ends the old one, so it is sent once: any
+// doubtful end goes on to obtain.
+func (m *TokenManager) refresh(ctx context.Context, token Token) (Secret, error) {
+	began := time.Now()
+	once := m.config.Retry
+	once.MaxAttempts = 1
+	value, err := Retry(WithOperation(ctx, MutatingOperation), once, func(ctx context.Context) (Secret, error) {
+		return m.exchange(ctx, func(ctx context.Context) (*http.Request, error) { return m.refreshRequest(ctx, token) })
+	})
+	if err != nil {
+		e := tokenError("refresh", ErrRefreshFailed, err)
+		if e.StatusCode == http.StatusNotFound || e.StatusCode == http.StatusMethodNotAllowed {
+			m.noRefresh.Store(true)
+		}
+		m.counters.refreshFailures.Add(1)
+		m.report(e, "ampauth: refresh failed, logging in instead", time.Since(began))
+		return Secret{}, e
+	}
+	m.counters.refreshes.Add(1)
+	m.logger().Info("ampauth: token refreshed", "outcome", "ok", "elapsed", time.Since(began))
+	return value, nil
+}
+
+// tokenError names the call whose last attempt failed.
+func tokenError(op string, kind, err error) *Error {
+	if t, ok := err.(transient); ok {
+		err = t.error
+	}
+	e := &Error{Op: op, Kind: kind, Err: err}
+	if last, ok := errors.AsType[*Error](err); ok {
+		e.Outcome, e.StatusCode, e.Attempts, e.RetryAfter = last.Outcome, last.StatusCode, max(last.Attempts, 1), last.RetryAfter
+		if direct, ok := err.(*Error); ok {
+			said := *direct // once is enough in one message
+			said.Attempts = 0
+			e.Err = &said
+		}
+	}
+	return e
+}
+
+func (m *TokenManager) report(e *Error, message string, elapsed time.Duration) {
+	attributes := []any{"outcome", e.Outcome.String(), "attempts", e.Attempts, "elapsed", elapsed, "error", e.Error()}
+	if errors.Is(e, errCredentialsRefused) {
+		m.logger().Warn("ampauth: the credentials were refused", attributes...)
+		return
+	}
+	m.logger().Info(message, attributes...)
+}

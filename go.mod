@@ -1,0 +1,9 @@
+module github.com/ampauth/ampauth
+
+go 1.26.0
+
+require (
+	github.com/hashicorp/go-cleanhttp v0.5.2
+	golang.org/x/sync v0.24.0
+	golang.org/x/time v0.16.0
+)

@@ -1,0 +1,241 @@
+package ampauth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ampauth/ampauth/internal/retryafter"
+)
+
+// maxLoginAnswer bounds the answer of the login endpoints, in bytes.
+const maxLoginAnswer = 64 << 10
+
+var (
+	errCredentialsRefused = errors.New("the credentials were refused: check user name and password")
+	errProxyAnswer        = transient{errors.New("the refusal is not JSON, so it is not AMP's: a proxy may have sent it")}
+	errRedirected         = errors.New("the server redirects the call, which is not followed: check BaseURL")
+	errUnexpectedStatus   = errors.New("unexpected status: check BaseURL")
+	errAnswerTooLarge     = errors.New("the answer is larger than 64 KiB")
+	errAnswerNotJSON      = errors.New("the answer is not a JSON object with a token")
+)
+
+// transient marks an error as one that another attempt may not have.
+type transient struct{ error }
+
+func (transient) Retryable() bool { return true }
+func (t transient) Unwrap() error { return t.error }
+
+// obtainRequest makes the login request (AMP: POST /user/obtain_token).
+func (m *TokenManager) obtainRequest(ctx context.Context, c Credentials) (*http.Request, error) {
+	req, err := m.tokenRequest(WithOperation(ctx, SafeOperation), http.MethodPost, obtainPath)
+	if err != nil {
+		return nil, err
+	}
+	body, err := newLoginBody(c)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Body, req.ContentLength = body, int64(len(body.content))
+	req.GetBody = func() (io.ReadCloser, error) { return newLoginBody(c) }
+	return req, nil
+}
+
+// refreshRequest makes the refresh request (AMP changelog 0.1.5: GET /user/refresh-token).
+func (m *TokenManager) refreshRequest(ctx context.Context, token Token) (*http.Request, error) {
+	method, path := m.config.RefreshMethod, m.config.RefreshPath
+	if method == "" {
+		method = http.MethodGet
+	}
+	if path == "" {
+		path = defaultRefreshPath
+	}
+	req, err := m.tokenRequest(ctx, method, path)
+	if err != nil {
+		return nil, err
+	}
+	value, err := token.Value.authorization(m.scheme)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", value)
+	return req, nil
+}
+
+func (m *TokenManager) tokenRequest(ctx context.Context, method, path string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, m.config.endpoint(path), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity") // keeps the limit on the answer an honest one
+	return req, nil
+}
+
+// exchange sends one request for a token, straight to the layers below: they
+// follow no redirect and know no cookies.
+func (m *TokenManager) exchange(ctx context.Context, newRequest func(context.Context) (*http.Request, error)) (Secret, error) {
+	req, err := newRequest(ctx)
+	if err != nil {
+		return Secret{}, err
+	}
+	resp, err := m.wire.RoundTrip(req)
+	if err != nil {
+		if errors.Is(err, ErrConfig) || untrusted(err) {
+			return Secret{}, err
+		}
+		return Secret{}, transient{err}
+	}
+	defer resp.Body.Close()
+	if e := statusError(resp); e != nil {
+		discard(nil, resp.Body)
+		return Secret{}, e
+	}
+	return readToken(resp)
+}
+
+// statusError is the error that a status other than 200 and 201 stands for.
+func statusError(resp *http.Response) *Error {
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: resp.StatusCode}
+	switch code := resp.StatusCode; {
+	case code == http.StatusOK, code == http.StatusCreated:
+		return nil
+	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
+		e.RetryAfter, _ = retryafter.Parse(resp.Header, time.Now())
+		if code == http.StatusTooManyRequests {
+			e.Kind, e.Outcome = ErrRateLimited, Rejected
+		}
+	case code >= 500, code == http.StatusRequestTimeout:
+	case code == http.StatusBadRequest, code == http.StatusUnauthorized, code == http.StatusForbidden:
+		e.Err = errCredentialsRefused
+		if !isJSON(resp.Header) {
+			e.Err = errProxyAnswer
+		}
+	case code >= 300 && code < 400:
+		e.Err = errRedirected
+	default:
+		e.Err = errUnexpectedStatus
+	}
+	return e
+}
+
+// readToken reads {"token": "..."} and wipes what it read. Errors of the decoder
+// are not passed on: they quote what they could not read.
+func readToken(resp *http.Response) (Secret, error) {
+	fault := func(err error) (Secret, error) {
+		return Secret{}, &Error{Op: "request", Kind: ErrSerialization, Outcome: Answered, StatusCode: resp.StatusCode, Err: err}
+	}
+	buffer := make([]byte, maxLoginAnswer+1)
+	defer clear(buffer)
+	n, err := io.ReadFull(resp.Body, buffer)
+	switch {
+	case err == nil:
+		return fault(errAnswerTooLarge)
+	case errors.Is(err, io.EOF) && n == 0:
+		return fault(errAnswerNotJSON)
+	case err != io.ErrUnexpectedEOF:
+		return Secret{}, transient{clean(err)}
+	}
+	var answer struct {
+		Token tokenText `json:"token"`
+	}
+	defer func() { clear(answer.Token) }()
+	if json.Unmarshal(buffer[:n], &answer) != nil || answer.Token == nil {
+		return fault(errAnswerNotJSON)
+	}
+	if !headerSafe(answer.Token) {
+		return fault(errTokenShape)
+	}
+	return NewSecret(answer.Token), nil
+}
+
+// tokenText is a JSON string, decoded into bytes that can be wiped.
+type tokenText []byte
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *tokenText) UnmarshalJSON(b []byte) error {
+	if len(b) < 2 || b[0] != '"' {
+		return errAnswerNotJSON
+	}
+	if bytes.IndexByte(b, '\\') >= 0 { // no real token needs an escape; a string copy is left behind
+		var s string
+		err := json.Unmarshal(b, &s)
+		*t = tokenText(s)
+		return err
+	}
+	*t = append(tokenText{}, b[1:len(b)-1]...)
+	return nil
+}
+
+// A loginBody is the JSON of a login request. Its buffer, which holds the
+// password, is wiped when it is closed.
+type loginBody struct {
+	mu      sync.Mutex // guards all below: net/http may still read when it closes
+	content []byte
+	offset  int
+	closed  bool
+}
+
+func newLoginBody(c Credentials) (*loginBody, error) {
+	body := new(loginBody)
+	err := c.Password.Expose(func(password []byte) error {
+		// As large as it can get, so that no append leaves a copy behind.
+		const escaped = 6
+		b := make([]byte, 0, escaped*(len(c.Username)+len(password))+len(`{"username":"","password":""}`))
+		b = append(b, `{"username":"`...)
+		b = appendEscaped(b, []byte(c.Username))
+		b = append(b, `","password":"`...)
+		b = appendEscaped(b, password)
+		body.content = append(b, `"}`...)
+		return nil
+	})
+	if err != nil {
+		return nil, configFault("Credentials.Password", "", "was destroyed")
+	}
+	return body, nil
+}
+
+// appendEscaped appends valid UTF-8 as the inside of a JSON string (RFC 8259 7).
+func appendEscaped(b, text []byte) []byte {
+	const hex = "0123456789abcdef"
+	for _, c := range text {
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c < 0x20:
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+		default:
+			b = append(b, c)
+		}
+	}
+	return b
+}
+
+func (l *loginBody) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	if l.offset == len(l.content) {
+		return 0, io.EOF
+	}
+	n := copy(p, l.content[l.offset:])
+	l.offset += n
+	return n, nil
+}
+
+// Close wipes the buffer.
+func (l *loginBody) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.content)
+	l.closed = true
+	return nil
+}

@@ -1,0 +1,88 @@
+package ampauth
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/ampauth/ampauth/internal/amproutes"
+)
+
+// An Operation says what a repeat of a request does.
+type Operation int
+
+const (
+	// MutatingOperation is the zero value: a repeat may do the thing twice.
+	MutatingOperation Operation = iota
+	// IdempotentOperation changes something, and a repeat leaves the same state.
+	IdempotentOperation
+	// SafeOperation only reads.
+	SafeOperation
+)
+
+// String returns the name of the operation.
+func (o Operation) String() string {
+	switch o {
+	case MutatingOperation:
+		return "MutatingOperation"
+	case IdempotentOperation:
+		return "IdempotentOperation"
+	case SafeOperation:
+		return "SafeOperation"
+	}
+	return fmt.Sprintf("Operation(%d)", int(o))
+}
+
+// ClassifyAMP knows the routes of AMP 0.1.12, under any base path, with or
+// without a final slash. Sixteen of them are mutations, four of those by GET.
+// Anything it does not know is a mutation, whatever its verb.
+func ClassifyAMP(req *http.Request) Operation {
+	switch amproutes.Classify(req.Method, req.URL) {
+	case amproutes.Safe:
+		return SafeOperation
+	case amproutes.Idempotent:
+		return IdempotentOperation
+	default:
+		return MutatingOperation
+	}
+}
+
+// ClassifyHTTP goes by the method, as RFC 9110 9.2 defines it: GET, HEAD,
+// OPTIONS and TRACE are safe, PUT and DELETE idempotent, the rest mutations. It
+// is for other APIs; it is wrong for AMP.
+func ClassifyHTTP(req *http.Request) Operation {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return SafeOperation
+	case http.MethodPut, http.MethodDelete:
+		return IdempotentOperation
+	}
+	return MutatingOperation
+}
+
+type (
+	operationKey struct{}
+	noRetryKey   struct{}
+)
+
+// WithOperation returns a context whose requests are of kind op, whatever the
+// classification says: the caller knows better.
+func WithOperation(ctx context.Context, op Operation) context.Context {
+	return context.WithValue(ctx, operationKey{}, op)
+}
+
+// WithoutRetry returns a context whose requests are attempted once. It is for
+// clients that retry by themselves. The replay after a refused token stays.
+func WithoutRetry(ctx context.Context) context.Context {
+	return context.WithValue(ctx, noRetryKey{}, true)
+}
+
+// AttemptFromContext returns the number of the attempt that a layer below a
+// [RetryTransport] is part of: 1 for the first. ok is false elsewhere.
+func AttemptFromContext(ctx context.Context) (n int, ok bool) {
+	a := attemptFrom(ctx)
+	if a == nil {
+		return 0, false
+	}
+	return int(a.number), true
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package ampauth_test
+
+const raceEnabled = true

@@ -1,0 +1,544 @@
+package ampauth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ampauth/ampauth/internal/retryafter"
+	"golang.org/x/time/rate"
+)
+
+// A RetryTransport sends a request again when that can help and cannot hurt.
+//
+// What may be sent again is decided by what the request is (see [Operation]) and
+// how far the attempt got (see [Outcome]). NotSent, Refused and status 429: any
+// request. Status 408, 500, 502, 503, 504, a broken connection, an attempt that
+// timed out: anything but a mutation. Everything else is returned, and so is the
+// last response, with a nil error and its body unread. A mutation whose outcome
+// is in doubt ends in an error that Is [ErrAmbiguous]. A token that an
+// [AuthTransport] below reports as refused is renewed and the request sent once
+// more, if another token was had.
+//
+// A body is replayed by GetBody only; http.NewRequest sets it for bytes and
+// strings. Without it there is one attempt, unless nothing was read of the body.
+//
+// Waits are drawn from an exponential backoff with full jitter. A Retry-After
+// (of 429 and 503) is never waited less; one that is above the cap, or beyond the
+// deadline of the request's context, gives the response back at once. A 429 with
+// a Retry-After holds all requests to that host back, a 503 retries only.
+//
+// The zero value works. A RetryTransport starts no goroutine that outlives a
+// call, is safe for concurrent use, and must not be changed or copied once used.
+// Of two that are stacked, the inner one steps aside.
+type RetryTransport struct {
+	// Base makes the attempts. If nil, http.DefaultTransport. Where it, or the Base
+	// of an AuthTransport right below, is an *http.Transport, mutations leave over
+	// a clone of it that uses a fresh HTTP/1.1 connection for each.
+	Base http.RoundTripper
+
+	// Retry shapes the attempts. Zero fields take the defaults.
+	Retry RetryConfig
+
+	// Limiter is asked once for each attempt, before its clock starts. If nil,
+	// there is no limit.
+	Limiter *rate.Limiter
+
+	// Classify says what a request is. If nil, ClassifyAMP.
+	Classify func(*http.Request) Operation
+
+	// Logger gets a debug record for each attempt and a warning when attempts are
+	// exhausted. If nil, nothing is logged.
+	Logger *slog.Logger
+
+	gates    gates
+	budget   budget
+	split    split
+	counters retryCounters
+}
+
+var _ http.RoundTripper = (*RetryTransport)(nil)
+
+// RoundTrip implements http.RoundTripper. Its own errors are *Error.
+func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	if attemptFrom(ctx) != nil {
+		return t.base().RoundTrip(req) // a RetryTransport above is at work
+	}
+	c := call{t: t, req: req, ctx: ctx, bodies: newBodySource(req)}
+	if err := c.prepare(); err != nil {
+		c.bodies.unused()
+		return nil, err
+	}
+	defer c.bodies.done()
+	return c.run()
+}
+
+// CloseIdleConnections forwards to the base.
+func (t *RetryTransport) CloseIdleConnections() { closeIdleConnections(t.base()) }
+
+func (t *RetryTransport) base() http.RoundTripper { return baseOrDefault(t.Base) }
+
+func baseOrDefault(base http.RoundTripper) http.RoundTripper {
+	if base == nil {
+		return http.DefaultTransport
+	}
+	return base
+}
+
+func closeIdleConnections(rt http.RoundTripper) {
+	if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// A call is one RoundTrip: a request and the attempts at it.
+type call struct {
+	t         *RetryTransport
+	req       *http.Request
+	ctx       context.Context
+	config    RetryConfig
+	operation Operation
+	bodies    bodySource
+	body      io.ReadCloser // for the next attempt
+
+	number   int  // of the attempt, from 1
+	retries  int  // attempts that count against MaxAttempts, but the first
+	replayed bool // the one replay after a refused token was made
+	pooled   bool // the one repeat because of errHTTP2Only was made
+}
+
+// A result is how an attempt ended: in a response or an error.
+type result struct {
+	attempt    *attempt
+	resp       *http.Response
+	err        error
+	outcome    Outcome
+	timedOut   bool          // by the attempt's own clock
+	final      bool          // an error that no repetition changes
+	retryAfter time.Duration // 0 if the response has none
+}
+
+// prepare checks and resolves what the call needs.
+func (c *call) prepare() error {
+	if faults := c.t.Retry.faults(); faults != nil {
+		return errors.Join(faults...)
+	}
+	if c.req.URL == nil || c.req.Header == nil {
+		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: errors.New("the request has no URL or no header map")}
+	}
+	c.config = c.t.Retry.resolved()
+	c.operation = c.t.operation(c.req)
+	return nil
+}
+
+func (t *RetryTransport) operation(req *http.Request) Operation {
+	op, ok := req.Context().Value(operationKey{}).(Operation)
+	switch {
+	case ok:
+	case t.Classify != nil:
+		op = t.Classify(req)
+	default:
+		op = ClassifyAMP(req)
+	}
+	if op != SafeOperation && op != IdempotentOperation {
+		return MutatingOperation
+	}
+	return op
+}
+
+func (c *call) run() (*http.Response, error) {
+	var last result
+	for c.number = 1; ; c.number++ {
+		if err := c.admit(&last); err != nil {
+			return nil, err
+		}
+		if c.number == 1 {
+			c.body, _ = c.bodies.next() // the first cannot fail
+		}
+		r := c.try()
+		again, wait := c.again(&r)
+		if !again {
+			return c.finish(&r)
+		}
+		if r.resp != nil {
+			discard(r.attempt, r.resp.Body)
+		} else {
+			r.attempt.release()
+		}
+		last = r
+		if err := c.sleep(wait, &last); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// try makes one attempt.
+func (c *call) try() (r result) {
+	a := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
+	a.request.Body, c.body = c.body, nil
+	if c.operation == MutatingOperation {
+		// net/http repeats by itself what has no body or can make it anew.
+		a.request.GetBody = nil
+		if !hasBody(&a.request) {
+			a.request.Body = emptyBody{}
+		}
+	}
+	var began time.Time
+	logged := c.t.logs(c.ctx, slog.LevelDebug)
+	if logged {
+		began = time.Now()
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			a.release() // a panic passes through
+		}
+	}()
+	resp, err := c.t.split.roundTrip(c.t.base(), &a.request, a)
+	returned = true
+	r = c.judge(a, resp, err)
+	if logged {
+		c.logAttempt(&r, time.Since(began))
+	}
+	return r
+}
+
+var errNoResponse = errors.New("the transport below returned neither a response nor an error")
+
+// judge finds out how far the attempt got.
+func (c *call) judge(a *attempt, resp *http.Response, err error) result {
+	r := result{attempt: a, resp: resp, err: err}
+	switch {
+	case err != nil && resp != nil && resp.Body != nil:
+		_ = resp.Body.Close()
+		fallthrough
+	case err != nil:
+		r.resp = nil
+	case resp == nil:
+		r.err, r.final = errNoResponse, true
+		return r
+	default:
+		if resp.Body == nil {
+			resp.Body = http.NoBody
+		}
+		r.outcome = statusOutcome(resp.StatusCode)
+		if a.refusal() != nil {
+			r.outcome = Rejected
+		}
+		c.noteRetryAfter(&r)
+		return r
+	}
+	if a.gotNoToken() {
+		r.outcome, r.final = NotSent, true
+		return r
+	}
+	r.outcome = a.errorOutcome(err)
+	r.timedOut = a.timedOut() && c.ctx.Err() == nil
+	r.final = untrusted(err) || errors.Is(err, errNoResponse) || errors.Is(err, ErrConfig) || errors.Is(err, ErrClosed)
+	return r
+}
+
+// noteRetryAfter reads a Retry-After and shuts the gate if it is to be honoured.
+func (c *call) noteRetryAfter(r *result) {
+	code := r.resp.StatusCode
+	if code != http.StatusTooManyRequests && code != http.StatusServiceUnavailable {
+		return
+	}
+	d, ok := retryafter.Parse(r.resp.Header, time.Now())
+	if !ok || d <= 0 {
+		return
+	}
+	r.retryAfter = d
+	if !c.config.tooLong(d) {
+		c.t.gates.hold(c.req.URL.Host, d, code == http.StatusServiceUnavailable)
+	}
+}
+
+// again decides whether there is another attempt, and after which wait. If there
+// is, its body is ready.
+func (c *call) again(r *result) (yes bool, wait time.Duration) {
+	if r.resp != nil && c.refused(r) {
+		return c.renew(r), 0
+	}
+	if errors.Is(r.err, errHTTP2Only) && !c.pooled {
+		c.pooled = true
+		return c.nextBody(), 0
+	}
+	if !c.repeatable(r) || c.ctx.Err() != nil {
+		return false, 0
+	}
+	if c.ctx.Value(noRetryKey{}) != nil {
+		return false, 0
+	}
+	if c.retries+1 >= c.config.MaxAttempts {
+		if c.retries > 0 {
+			c.warn("attempts are exhausted", r)
+		}
+		return false, 0
+	}
+	wait = c.wait(r)
+	if c.config.tooLong(r.retryAfter) || !fits(c.ctx, wait) {
+		return false, 0
+	}
+	if !c.nextBody() {
+		return false, 0
+	}
+	if !c.t.budget.take(c.config.Budget) {
+		c.warn("the budget of retries is exhausted", r)
+		return false, 0
+	}
+	c.retries++
+	counter, reason := c.t.counters.reason(*r)
+	counter.Add(1)
+	if c.t.logs(c.ctx, slog.LevelDebug) {
+		c.t.Logger.DebugContext(c.ctx, "ampauth: will try again", "reason", reason, "attempt", c.number, "wait", wait)
+	}
+	return true, wait
+}
+
+// repeatable is the table of outcome and operation.
+func (c *call) repeatable(r *result) bool {
+	switch {
+	case r.final:
+		return false
+	case r.outcome == NotSent, r.outcome == Refused, r.outcome == Rejected:
+		return true
+	case c.operation == MutatingOperation:
+		return false
+	case r.outcome == Ambiguous:
+		return true
+	}
+	return transientStatus(r.resp.StatusCode)
+}
+
+// wait is how long to wait before the next retry.
+func (c *call) wait(r *result) time.Duration {
+	d := c.config.backoff(c.retries+1, r.retryAfter)
+	return max(d, c.gated(true))
+}
+
+// gated is how long the host's gate holds this call back. Without a limiter
+// those who waited are spread, so that they do not leave as a herd.
+func (c *call) gated(isRetry bool) time.Duration {
+	d := c.t.gates.remaining(c.req.URL.Host, isRetry)
+	if d > 0 && c.t.Limiter == nil {
+		d = saturatingAdd(d, jitter(c.config.BaseDelay))
+	}
+	return d
+}
+
+// nextBody readies the body for another attempt.
+func (c *call) nextBody() bool {
+	if !c.bodies.canRepeat() {
+		return false
+	}
+	body, err := c.bodies.next()
+	c.body = body
+	return err == nil
+}
+
+// admit waits until the gate and the limiter let the next attempt pass.
+func (c *call) admit(last *result) error {
+	for {
+		if d := c.gated(c.retries > 0); d > 0 {
+			if err := c.sleepIfFits(d, last); err != nil {
+				return err
+			}
+			continue
+		}
+		if c.t.Limiter == nil {
+			break
+		}
+		reservation := c.t.Limiter.Reserve()
+		if !reservation.OK() {
+			c.closeBody()
+			return configFault("Limiter", "", "has no burst, so that nothing ever passes")
+		}
+		if err := c.sleepIfFits(reservation.Delay(), last); err != nil {
+			reservation.Cancel()
+			return err
+		}
+		if c.t.gates.remaining(c.req.URL.Host, c.retries > 0) == 0 {
+			break // the gate may have shut meanwhile
+		}
+	}
+	if err := c.ctx.Err(); err != nil {
+		return c.left(last, err)
+	}
+	return nil
+}
+
+// sleepIfFits sleeps for d, unless the caller's deadline comes first: then it
+// fails at once.
+func (c *call) sleepIfFits(d time.Duration, last *result) error {
+	if d > 0 && !fits(c.ctx, d) {
+		c.closeBody()
+		return &Error{
+			Op: "request", Kind: ErrRateLimited, Outcome: NotSent, Attempts: c.number - 1,
+			StatusCode: last.status(), RetryAfter: d, Err: context.DeadlineExceeded,
+		}
+	}
+	return c.sleep(d, last)
+}
+
+func (c *call) sleep(d time.Duration, last *result) error {
+	if d <= 0 {
+		return nil
+	}
+	c.t.counters.addWait(d)
+	if err := sleep(c.ctx, d); err != nil {
+		return c.left(last, err)
+	}
+	return nil
+}
+
+// left is the error of a call whose caller left between two attempts.
+func (c *call) left(last *result, ctxErr error) error {
+	c.closeBody()
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: c.number - 1, StatusCode: last.status(), Err: ctxErr}
+	if last.attempt != nil {
+		e.Outcome = last.outcome
+		e.Attempts = int(last.attempt.number)
+	}
+	if last.err != nil && !errors.Is(last.err, ctxErr) {
+		e.Err = fmt.Errorf("%w; before that: %w", ctxErr, clean(last.err))
+	}
+	if ctxErr == context.DeadlineExceeded {
+		e.Kind = ErrTimeout
+	}
+	return e
+}
+
+func (r *result) status() int {
+	if r.resp == nil {
+		return 0
+	}
+	return r.resp.StatusCode
+}
+
+// closeBody closes a body that was readied for an attempt that is not made, or
+// the caller's own when there was no attempt at all.
+func (c *call) closeBody() {
+	c.bodies.unused()
+	if c.body != nil {
+		_ = c.body.Close()
+		c.body = nil
+	}
+}
+
+// refused reports whether the response is the refusal of a token.
+func (c *call) refused(r *result) bool {
+	return r.attempt.refusal() != nil
+}
+
+// renew replaces the refused token and reports whether the request is to be sent
+// once more. If not, the response is whole, unless the caller left meanwhile.
+func (c *call) renew(r *result) bool {
+	refusal := r.attempt.refusal()
+	if c.replayed {
+		return false
+	}
+	if !c.nextBody() {
+		refusal.auth.renewSoon(refusal.refused)
+		return false
+	}
+	// The login must not wait for the connection that the refusal still holds.
+	ahead := readAhead(r.resp.Body, maxDrain, drainTime)
+	r.resp.Body = ahead
+	if content, ok := ahead.whole(); ok {
+		_ = ahead.Close()
+		r.resp.Body = io.NopCloser(bytes.NewReader(content))
+	}
+	r.attempt.pause()
+	token, err := refusal.auth.renew(c.ctx, refusal.refused)
+	if err != nil || token.Value.Equal(refusal.refused.Value) || token.IsExpired() {
+		r.attempt.resume()
+		return false
+	}
+	c.replayed = true
+	c.t.counters.replays.Add(1)
+	return true
+}
+
+// finish turns the last result into what the caller gets.
+func (c *call) finish(r *result) (*http.Response, error) {
+	c.closeBody()
+	if r.resp != nil && c.ctx.Err() != nil && c.refused(r) {
+		_ = r.resp.Body.Close() // the caller left while its token was renewed
+		r.attempt.release()
+		return nil, c.left(r, c.ctx.Err())
+	}
+	if r.resp == nil {
+		r.attempt.release()
+		return nil, c.failure(r)
+	}
+	if r.outcome == Answered && !transientStatus(r.resp.StatusCode) {
+		c.t.budget.success()
+	}
+	r.resp.Request = c.req
+	r.attempt.keep(r.resp)
+	return r.resp, nil
+}
+
+// failure makes an *Error of the error of the last attempt.
+func (c *call) failure(r *result) error {
+	if r.attempt.gotNoToken() {
+		return r.err
+	}
+	if ours, ok := r.err.(*Error); ok && r.final {
+		return ours
+	}
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: r.outcome, Attempts: c.number, Err: clean(r.err)}
+	ctxErr := c.ctx.Err()
+	switch {
+	case r.timedOut:
+		e.Limit = r.attempt.limit
+		e.Kind, e.Err = ErrTimeout, attemptTimeout{}
+	case ctxErr != nil:
+		if ctxErr == context.DeadlineExceeded {
+			e.Kind = ErrTimeout
+		}
+		if !errors.Is(r.err, ctxErr) {
+			e.Err = fmt.Errorf("%w: %w", ctxErr, e.Err)
+		}
+	}
+	if c.operation == MutatingOperation && r.outcome == Ambiguous {
+		if e.Kind == ErrTimeout {
+			e.Err = &Error{Op: e.Op, Kind: ErrTimeout, Limit: e.Limit, Err: e.Err}
+		}
+		e.Kind = ErrAmbiguous
+	}
+	return e
+}
+
+func (t *RetryTransport) logs(ctx context.Context, level slog.Level) bool {
+	return t.Logger != nil && t.Logger.Enabled(ctx, level)
+}
+
+func (c *call) logAttempt(r *result, elapsed time.Duration) {
+	attributes := []any{
+		"http.request.method", c.req.Method, "server.address", c.req.URL.Host, "url.path", c.req.URL.Path,
+		"operation", c.operation.String(), "attempt", c.number, "outcome", r.outcome.String(), "elapsed", elapsed,
+	}
+	if r.resp != nil {
+		attributes = append(attributes, "http.response.status_code", r.resp.StatusCode)
+	} else {
+		attributes = append(attributes, "error", causeText(r.err))
+	}
+	c.t.Logger.DebugContext(c.ctx, "ampauth: attempt", attributes...)
+}
+
+func (c *call) warn(message string, r *result) {
+	if !c.t.logs(c.ctx, slog.LevelWarn) {
+		return
+	}
+	c.t.Logger.WarnContext(c.ctx, "ampauth: "+message,
+		"http.request.method", c.req.Method, "url.path", c.req.URL.Path, "attempts", c.number,
+		"outcome", r.outcome.String(), "http.response.status_code", r.status())
+}

@@ -1,0 +1,328 @@
+package ampauth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An AuthTransport adds the token to requests that go to its origin, and to no
+// others: redirects to another scheme, host or port leave without it. Most
+// callers want [NewClient], which stacks it with a [RetryTransport].
+//
+// A request that already has an Authorization header is passed on as it is. When
+// the API refuses the token (status 401, or 403 with one of the texts of Django
+// REST framework for it) a RetryTransport above renews it and sends the request
+// again. Without one the renewal is started, nobody waits for it, and the caller
+// gets the refusal: the next request has the new token.
+//
+// Layers between it and the network see the token; layers above never do, since
+// the response's Request is the caller's own. It is safe for concurrent use and
+// must not be changed or copied once used.
+type AuthTransport struct {
+	// Base sends the requests. If nil, http.DefaultTransport.
+	Base http.RoundTripper
+
+	// Source yields the tokens. Required. If it is a Renewer, refused tokens are
+	// replaced.
+	Source TokenSource
+
+	// Origin is the only scheme, host and port that gets the token, as a URL,
+	// whose path does not matter. If empty, that of Source, when it is a
+	// *TokenManager; otherwise it is required.
+	Origin string
+
+	// Scheme is the word before the token. If empty, that of Source, when it is a
+	// *TokenManager, otherwise "token".
+	Scheme string
+
+	// AllowHTTP permits an Origin of plain http that is not loopback.
+	AllowHTTP bool
+
+	once   sync.Once // sets what follows
+	origin origin
+	scheme string
+	fault  error
+
+	split    split
+	renewing atomic.Bool // a renewal by a foreign Renewer is under way that nobody waits for
+}
+
+var _ http.RoundTripper = (*AuthTransport)(nil)
+
+// RoundTrip implements http.RoundTripper. When there is no token to be had the
+// error is an *Error that is NotSent, and the request's body is closed.
+func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	t.once.Do(t.resolve)
+	base := baseOrDefault(t.Base)
+	a := attemptFrom(req.Context())
+	switch {
+	case t.fault != nil:
+		closeRequestBody(req)
+		return nil, t.fault
+	case req.URL == nil || !t.admits(req):
+		return base.RoundTrip(req)
+	}
+	header, theirs := withoutAuthorization(req.Header)
+	if theirs {
+		return t.split.roundTrip(base, req, a)
+	}
+	token, value, err := t.authorization(req.Context(), a)
+	if err != nil {
+		closeRequestBody(req)
+		if a != nil {
+			a.report.Store(&tokenReport{none: true})
+		}
+		return nil, err
+	}
+
+	// One allocation for the copy and the header's value. The value belongs to
+	// this request alone, since a layer below may edit it in place.
+	authorized := &struct {
+		request http.Request
+		value   [1]string
+	}{request: *req, value: [1]string{value}}
+	header["Authorization"] = authorized.value[:]
+	authorized.request.Header = header
+
+	resp, rtErr := t.split.roundTrip(base, &authorized.request, a)
+	switch {
+	case rtErr != nil:
+		if resp != nil && resp.Body != nil {
+			_ = resp.Body.Close()
+		}
+		return nil, t.withoutToken(rtErr, token)
+	case resp == nil:
+		return nil, &Error{Op: "request", Kind: ErrRequestFailed, Err: errNoResponse}
+	case resp.Body == nil:
+		resp.Body = http.NoBody
+	}
+	resp.Request = req
+	t.inspect(resp, token, a)
+	return resp, nil
+}
+
+// CloseIdleConnections forwards to the base.
+func (t *AuthTransport) CloseIdleConnections() { closeIdleConnections(baseOrDefault(t.Base)) }
+
+func (t *AuthTransport) resolve() {
+	manager, managed := t.Source.(*TokenManager)
+	managed = managed && manager != nil
+	t.scheme = t.Scheme
+	rule := ""
+	switch {
+	case t.Source == nil:
+		t.fault = configFault("AuthTransport.Source", "", "is required")
+		return
+	case t.Origin != "":
+		t.origin, rule = parseOrigin(t.Origin, t.AllowHTTP)
+	case managed:
+		t.origin = manager.origin
+	default:
+		rule = "is required unless Source is a *TokenManager"
+	}
+	if rule != "" {
+		t.fault = configFault("AuthTransport.Origin", "", rule)
+	}
+	if t.Scheme == "" && managed {
+		t.scheme = manager.scheme
+	}
+	t.scheme = schemeOrDefault(t.scheme)
+	if !isWord(t.scheme) {
+		t.fault = configFault("AuthTransport.Scheme", "", "is not an authentication scheme")
+	}
+}
+
+// admits reports whether the request goes to the origin. The Host header counts
+// as well: a server may route by it.
+func (t *AuthTransport) admits(req *http.Request) bool {
+	return t.origin.admits(req.URL.Scheme, req.URL.Host) &&
+		(req.Host == "" || req.Host == req.URL.Host || t.origin.admits(req.URL.Scheme, req.Host))
+}
+
+// withoutAuthorization copies h, with room for one more field, but for empty
+// Authorization fields. theirs reports that the caller set one that is not empty;
+// then there is no copy. The spelling of the key is the caller's.
+func withoutAuthorization(h http.Header) (copied http.Header, theirs bool) {
+	const name = "Authorization"
+	copied = make(http.Header, len(h)+1)
+	for key, values := range h {
+		if len(key) == len(name) && strings.EqualFold(key, name) {
+			for _, v := range values {
+				if v != "" {
+					return nil, true
+				}
+			}
+			continue
+		}
+		// Cut to its length, so that an append below does not write into the caller's.
+		copied[key] = values[:len(values):len(values)]
+	}
+	return copied, false
+}
+
+// authorization returns a token and the header value made of it.
+func (t *AuthTransport) authorization(ctx context.Context, a *attempt) (Token, string, *Error) {
+	token, err := t.token(ctx, a)
+	if err == nil && token.Value.IsZero() {
+		err = errors.New("the TokenSource returned an empty token")
+	}
+	if err == nil {
+		var value string
+		if value, err = token.Value.authorization(t.scheme); err == nil {
+			return token, value, nil
+		}
+	}
+	if ours, ok := err.(*Error); ok {
+		return Token{}, "", ours
+	}
+	return Token{}, "", noToken(clean(err))
+}
+
+// token asks the source. A wait for it does not run the attempt's clock.
+func (t *AuthTransport) token(ctx context.Context, a *attempt) (token Token, err error) {
+	switch source := t.Source.(type) {
+	case staticTokenSource:
+		return source.Token(ctx)
+	case *TokenManager:
+		if source == nil {
+			break
+		}
+		if s := source.usable(); s != nil {
+			return s.token, nil
+		}
+	}
+	if a != nil {
+		a.pause()
+		defer a.resume()
+		// What the source sends is not part of this attempt.
+		ctx = context.WithValue(ctx, attemptKey{}, nil)
+	}
+	defer recovered("TokenSource", &err)
+	return t.Source.Token(ctx)
+}
+
+// recovered turns a panic of somebody else's code into an error. Of the panic's
+// value only a runtime error's text is safe to show.
+func recovered(who string, err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if e, ok := v.(runtime.Error); ok {
+		*err = fmt.Errorf("the %s panicked: %w", who, e)
+	} else {
+		*err = fmt.Errorf("the %s panicked with a %T", who, v)
+	}
+}
+
+func closeRequestBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// withoutToken hides the text of an error that shows the token, as that of a
+// server which echoes headers in its status line.
+func (t *AuthTransport) withoutToken(err error, token Token) error {
+	shows := false
+	_ = token.Value.Expose(func(b []byte) error {
+		shows = strings.Contains(err.Error(), string(b))
+		return nil
+	})
+	if shows {
+		return &cleaned{text: "error that shows the token", err: err}
+	}
+	return err
+}
+
+// inspect tells whoever wants to know whether the API accepted the token.
+func (t *AuthTransport) inspect(resp *http.Response, token Token, a *attempt) {
+	switch {
+	case resp.StatusCode < http.StatusMultipleChoices:
+		if manager, ok := t.Source.(*TokenManager); ok {
+			manager.accepted(token)
+		}
+	case !refusesToken(resp):
+	case a != nil:
+		a.report.Store(&tokenReport{refused: token, auth: t})
+	default:
+		t.renewSoon(token)
+	}
+}
+
+// maxRefusal bounds what is read of a 403 to find out what it refuses.
+const maxRefusal = 1 << 10
+
+// refusesToken reports whether the API turned the request away for its token.
+// The body stays whole. Django REST framework answers 403 instead of 401 when
+// its first authenticator names no challenge; then only the text tells.
+func refusesToken(resp *http.Response) bool {
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized:
+		return true
+	case resp.StatusCode != http.StatusForbidden,
+		resp.ContentLength > maxRefusal, !isJSON(resp.Header):
+		return false
+	}
+	ahead := readAhead(resp.Body, maxRefusal+1, drainTime)
+	resp.Body = ahead
+	content, ok := ahead.whole()
+	var answer struct {
+		Detail string `json:"detail"`
+	}
+	if !ok || json.Unmarshal(content, &answer) != nil {
+		return false
+	}
+	switch answer.Detail {
+	case "Authentication credentials were not provided.",
+		"Invalid token.",
+		"Invalid token header. No credentials provided.",
+		"Invalid token header. Token string should not contain spaces.",
+		"User inactive or deleted.":
+		return true
+	}
+	return false
+}
+
+func isJSON(h http.Header) bool {
+	mediaType, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(mediaType), "application/json")
+}
+
+// renewTime bounds a renewal that nobody waits for.
+const renewTime = 30 * time.Second
+
+// renew has a refused token replaced.
+func (t *AuthTransport) renew(ctx context.Context, rejected Token) (token Token, err error) {
+	renewer, ok := t.Source.(Renewer)
+	if !ok {
+		return Token{}, noToken(errors.New("the TokenSource cannot renew tokens"))
+	}
+	defer recovered("Renewer", &err)
+	return renewer.Renew(ctx, rejected)
+}
+
+// renewSoon has a refused token replaced without waiting for it.
+func (t *AuthTransport) renewSoon(rejected Token) {
+	if manager, ok := t.Source.(*TokenManager); ok {
+		manager.renewSoon(rejected)
+		return
+	}
+	if _, ok := t.Source.(Renewer); !ok || !t.renewing.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer t.renewing.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), renewTime)
+		defer cancel()
+		_, _ = t.renew(ctx, rejected)
+	}()
+}

@@ -1,0 +1,148 @@
+package ampauth
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// jitter draws a duration from [0, d).
+func jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return rand.N(d)
+}
+
+func saturatingAdd(a, b time.Duration) time.Duration {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// sleep waits for d, or until ctx ends and then returns its error.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// gates hold requests back from hosts that asked for it by Retry-After. The
+// zero value holds nothing back.
+type gates struct {
+	shut atomic.Bool // whether byHost may hold anything; spares the lock otherwise
+
+	mu     sync.Mutex // guards byHost
+	byHost map[string]gate
+}
+
+// A gate opens at two times: after a 429 nothing may pass, after a 503 no retry.
+type gate struct{ everything, retries time.Time }
+
+// hold shuts the gate of a host for a while; retriesOnly lets first attempts pass.
+func (g *gates) hold(host string, d time.Duration, retriesOnly bool) {
+	until := time.Now().Add(d)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	entry := g.byHost[host]
+	if until.After(entry.retries) {
+		entry.retries = until
+	}
+	if !retriesOnly && until.After(entry.everything) {
+		entry.everything = until
+	}
+	if g.byHost == nil {
+		g.byHost = make(map[string]gate)
+	}
+	g.byHost[host] = entry
+	g.shut.Store(true)
+}
+
+// remaining is the time until the gate of a host opens, 0 if it is open.
+func (g *gates) remaining(host string, isRetry bool) time.Duration {
+	if !g.shut.Load() {
+		return 0
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	for h, entry := range g.byHost {
+		if !entry.retries.After(now) && !entry.everything.After(now) {
+			delete(g.byHost, h)
+		}
+	}
+	if len(g.byHost) == 0 {
+		g.shut.Store(false)
+		return 0
+	}
+	until := g.byHost[host].everything
+	if isRetry {
+		until = g.byHost[host].retries
+	}
+	return max(until.Sub(now), 0)
+}
+
+// A budget bounds how far retries may run ahead of successes. The zero value is
+// full. It counts what was spent, in tenths, so that its size can be a setting.
+type budget struct {
+	spent atomic.Int64 // tenths of a retry; only take raises it
+
+	mu       sync.Mutex // guards refilled and the raising of spent
+	refilled time.Time
+}
+
+const (
+	retryCost     = 10
+	successRefund = 1
+	refillEvery   = 10 * time.Second // one whole retry
+)
+
+// take spends one retry, if there is one left of size.
+func (b *budget) take(size int) bool {
+	if size < 0 {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if steps := int64(now.Sub(b.refilled) / refillEvery); b.spent.Load() == 0 || steps > int64(size) {
+		b.spent.Store(0)
+		b.refilled = now
+	} else if steps > 0 {
+		b.giveBack(steps * retryCost)
+		b.refilled = b.refilled.Add(time.Duration(steps) * refillEvery)
+	}
+	if (b.spent.Load()+retryCost-1)/retryCost >= int64(size) {
+		return false
+	}
+	b.spent.Add(retryCost)
+	return true
+}
+
+// success gives a little back. While nothing is spent it writes nothing.
+func (b *budget) success() {
+	if b.spent.Load() > 0 {
+		b.giveBack(successRefund)
+	}
+}
+
+func (b *budget) giveBack(n int64) {
+	for {
+		old := b.spent.Load()
+		if old <= 0 || b.spent.CompareAndSwap(old, max(old-n, 0)) {
+			return
+		}
+	}
+}
