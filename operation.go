@@ -37,7 +37,7 @@ func (o Operation) String() string {
 // without a final slash. Sixteen of them are mutations, four of those by GET.
 // Anything it does not know is a mutation, whatever its verb.
 func ClassifyAMP(req *http.Request) Operation {
-	switch amproutes.Classify(req.Method, req.URL) {
+	switch amproutes.Classify(methodOf(req), req.URL) {
 	case amproutes.Safe:
 		return SafeOperation
 	case amproutes.Idempotent:
@@ -51,8 +51,8 @@ func ClassifyAMP(req *http.Request) Operation {
 // OPTIONS and TRACE are safe, PUT and DELETE idempotent, the rest mutations. It
 // is for other APIs; it is wrong for AMP.
 func ClassifyHTTP(req *http.Request) Operation {
-	switch req.Method {
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	switch methodOf(req) {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return SafeOperation
 	case http.MethodPut, http.MethodDelete:
 		return IdempotentOperation
