@@ -65,8 +65,7 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	a := attemptFrom(req.Context())
 	switch {
 	case t.fault != nil:
-		closeRequestBody(req)
-		return nil, t.fault
+		return nil, notSent(req, a, t.fault)
 	case req.URL == nil || !t.admits(req):
 		return base.RoundTrip(req)
 	}
@@ -76,11 +75,7 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	token, value, err := t.authorization(req.Context(), a)
 	if err != nil {
-		closeRequestBody(req)
-		if a != nil {
-			a.report.Store(&tokenReport{none: true})
-		}
-		return nil, err
+		return nil, notSent(req, a, err)
 	}
 
 	// One allocation for the copy and the header's value. The value belongs to
@@ -223,10 +218,16 @@ func recovered(who string, err *error) {
 	}
 }
 
-func closeRequestBody(req *http.Request) {
+// notSent ends a request that cannot have a token. A RetryTransport above takes
+// that for final, so that layers do not multiply logins.
+func notSent(req *http.Request, a *attempt, err error) error {
 	if req.Body != nil {
 		_ = req.Body.Close()
 	}
+	if a != nil {
+		a.report.Store(&tokenReport{none: true})
+	}
+	return err
 }
 
 // withoutToken hides the text of an error that shows the token, as that of a

@@ -1,0 +1,574 @@
+package ampauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/fakeamp"
+)
+
+// roundTripFunc is somebody else's layer.
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// answer is a response as a server makes it.
+func answer(status int, contentType, body string) *http.Response {
+	return &http.Response{
+		StatusCode: status, Header: http.Header{"Content-Type": {contentType}},
+		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+	}
+}
+
+// startFake runs a fake AMP on a loopback socket.
+func startFake(t *testing.T, cfg fakeamp.Config) (*fakeamp.Server, *httptest.Server) {
+	t.Helper()
+	fake := fakeamp.New(cfg)
+	server := httptest.NewServer(fake)
+	t.Cleanup(server.Close)
+	t.Cleanup(fake.Close)
+	t.Cleanup(func() {
+		for _, v := range fake.Violations() {
+			t.Errorf("the client broke the protocol: %s", v)
+		}
+	})
+	return fake, server
+}
+
+// configFor is the configuration for the fake's one user, quick to retry.
+func configFor(server *httptest.Server) ampauth.Config {
+	return ampauth.Config{
+		BaseURL:     server.URL + "/api",
+		Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString("correct horse")},
+		Retry:       ampauth.RetryConfig{BaseDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond},
+	}
+}
+
+func newTestClient(t *testing.T, cfg ampauth.Config) *ampauth.Client {
+	t.Helper()
+	client, err := ampauth.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// get reads an answer whole.
+func get(t *testing.T, client interface {
+	Get(string) (*http.Response, error)
+}, url string) (int, string) {
+	t.Helper()
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// A spy records the Authorization headers that reach a server.
+type spy struct {
+	mu   sync.Mutex
+	seen []string
+}
+
+func (s *spy) note(r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = append(s.seen, strings.Join(r.Header.Values("Authorization"), ","))
+}
+
+func (s *spy) saw() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.seen...)
+}
+
+func TestTokenNeverLeavesItsOriginOverRedirects(t *testing.T) {
+	const secret = "token-that-stays-home-0123456789"
+	var foreign spy
+	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		foreign.note(r)
+		if r.URL.Path == "/1" { // the second foreign hop must be as bare as the first
+			http.Redirect(w, r, "/2", http.StatusFound)
+		}
+	}))
+	defer stranger.Close()
+
+	var home spy
+	var targets sync.Map
+	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		home.note(r)
+		if target, ok := targets.Load(r.URL.Path); ok {
+			http.Redirect(w, r, target.(string), http.StatusFound)
+		}
+	}))
+	defer api.Close()
+	apiURL, _ := url.Parse(api.URL)
+	strangerURL, _ := url.Parse(stranger.URL)
+
+	for name, target := range map[string]string{
+		"other port, plain http":    stranger.URL + "/1",
+		"other name, same address":  "http://localhost:" + strangerURL.Port() + "/1",
+		"downgrade on another port": "http://" + apiURL.Hostname() + ":" + strangerURL.Port() + "/1",
+		"another host over TLS":     "https://example.com/landing",
+	} {
+		t.Run(name, func(t *testing.T) {
+			targets.Store("/start", target)
+			client := api.Client() // dials example.com to the test server
+			client.Transport = &ampauth.AuthTransport{
+				Base: client.Transport, Source: static(secret), Origin: api.URL,
+			}
+			resp, err := client.Get(api.URL + "/start")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+		})
+	}
+	for _, header := range foreign.saw() {
+		if header != "" {
+			t.Error("a foreign server saw the token")
+		}
+	}
+	bare := 0
+	for _, header := range home.saw() {
+		if header == "" {
+			bare++
+		}
+	}
+	if bare != 1 { // example.com lands on the same server and must be bare there
+		t.Errorf("%d requests reached the API's server bare, want 1: that for another host", bare)
+	}
+	if len(foreign.saw()) != 6 {
+		t.Errorf("the foreign server saw %d requests, want 6", len(foreign.saw()))
+	}
+}
+
+func TestTokenComesBackWithTheOrigin(t *testing.T) {
+	var home spy
+	var stranger *httptest.Server
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		home.note(r)
+		if r.URL.Path == "/start" {
+			http.Redirect(w, r, stranger.URL, http.StatusFound)
+		}
+	}))
+	defer api.Close()
+	stranger = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, api.URL+"/end", http.StatusFound)
+	}))
+	defer stranger.Close()
+	client := &http.Client{Transport: &ampauth.AuthTransport{Source: static("tok"), Origin: api.URL}}
+	if status, _ := get(t, client, api.URL+"/start"); status != 200 {
+		t.Fatal(status)
+	}
+	if got, want := fmt.Sprint(home.saw()), "[token tok token tok]"; got != want {
+		t.Errorf("the API saw %s, want %s: each hop is judged against the origin", got, want)
+	}
+}
+
+func TestHostHeaderOfAnotherOriginGetsNoToken(t *testing.T) {
+	var seen spy
+	rt := &ampauth.AuthTransport{
+		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			seen.note(req)
+			return answer(200, "", ""), nil
+		}),
+		Source: static("tok"), Origin: "https://amp.test",
+	}
+	for _, host := range []string{"", "amp.test", "AMP.test:443", "evil.test"} {
+		req, _ := http.NewRequest("GET", "https://amp.test/assets", nil)
+		req.Host = host
+		if _, err := rt.RoundTrip(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := fmt.Sprintf("%q", seen.saw()), `["token tok" "token tok" "token tok" ""]`; got != want {
+		t.Errorf("saw %s, want %s", got, want)
+	}
+}
+
+func TestCallersOwnAuthorizationIsRespected(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		header http.Header
+		want   string
+	}{
+		{"none", http.Header{}, "token tok"},
+		{"empty, as ogen sends it", http.Header{"Authorization": {""}}, "token tok"},
+		{"the caller's", http.Header{"Authorization": {"Bearer mine"}}, "Bearer mine"},
+		{"the caller's, second value", http.Header{"Authorization": {"", "Bearer mine"}}, ",Bearer mine"},
+		{"the caller's, other spelling", http.Header{"authorization": {"Bearer mine"}}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			renewals := 0
+			rt := &ampauth.AuthTransport{
+				Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					if got := strings.Join(req.Header["Authorization"], ","); got != test.want {
+						t.Errorf("sent %q, want %q", got, test.want)
+					}
+					if strings.HasSuffix(test.name, "other spelling") && req.Header["authorization"][0] != "Bearer mine" {
+						t.Error("the caller's header is gone")
+					}
+					return answer(401, "application/json", `{"detail":"Invalid token."}`), nil
+				}),
+				Source: sourceFunc(func(context.Context) (ampauth.Token, error) {
+					renewals++
+					return ampauth.Token{Value: ampauth.SecretFromString("tok")}, nil
+				}),
+				Origin: "https://amp.test",
+			}
+			req, _ := http.NewRequest("GET", "https://amp.test/assets", nil)
+			req.Header = test.header
+			resp, err := (&ampauth.RetryTransport{Base: rt}).RoundTrip(req)
+			if err != nil || resp.StatusCode != 401 {
+				t.Fatal(resp, err)
+			}
+			if theirs := !strings.Contains(test.want, "tok"); theirs && renewals > 0 {
+				t.Error("a token was fetched for a request that has its own")
+			}
+		})
+	}
+}
+
+type sourceFunc func(context.Context) (ampauth.Token, error)
+
+func (f sourceFunc) Token(ctx context.Context) (ampauth.Token, error) { return f(ctx) }
+
+func TestCallersRequestIsUntouched(t *testing.T) {
+	shared := make([]string, 1, 8)
+	shared[0] = "value"
+	req, _ := http.NewRequest("POST", "https://amp.test/assets/issue", strings.NewReader("body"))
+	req.Header["X-Shared"] = shared
+	before := req.Header.Clone()
+	base := roundTripFunc(func(sent *http.Request) (*http.Response, error) {
+		sent.Header["X-Shared"] = append(sent.Header["X-Shared"], "appended below")
+		sent.Header.Set("Authorization", "edited in place")
+		sent.Header.Add("X-New", "v")
+		_, _ = io.Copy(io.Discard, sent.Body)
+		_ = sent.Body.Close()
+		resp := answer(200, "", "")
+		resp.Request = sent
+		return resp, nil
+	})
+	for name, rt := range map[string]http.RoundTripper{
+		"auth":       authOver(base),
+		"retry":      &ampauth.RetryTransport{Base: authOver(base)},
+		"auth first": &ampauth.AuthTransport{Base: &ampauth.RetryTransport{Base: base}, Source: static("tok"), Origin: "https://amp.test"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, err := rt.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.Request != req {
+				t.Error("resp.Request is not the caller's request")
+			}
+			dump, _ := httputil.DumpRequestOut(resp.Request.WithContext(t.Context()), false)
+			if strings.Contains(string(dump), "uthorization") {
+				t.Error("resp.Request shows the token")
+			}
+			if fmt.Sprint(req.Header) != fmt.Sprint(before) || shared[:2][1] != "" {
+				t.Errorf("the caller's header became %v", req.Header)
+			}
+			req.Body, _ = req.GetBody()
+		})
+	}
+}
+
+// closeCounter counts how often a body is closed.
+type closeCounter struct {
+	io.Reader
+	closed atomic.Int32
+}
+
+func (c *closeCounter) Close() error { c.closed.Add(1); return nil }
+
+func TestRequestWithoutTokenFailsOnceAndIsNotSent(t *testing.T) {
+	boom := errors.New("vault is sealed")
+	for _, test := range []struct {
+		name   string
+		source ampauth.TokenSource
+		is     error
+	}{
+		{"source fails", sourceFunc(func(context.Context) (ampauth.Token, error) { return ampauth.Token{}, boom }), boom},
+		{"empty token", sourceFunc(func(context.Context) (ampauth.Token, error) { return ampauth.Token{}, nil }), ampauth.ErrObtainFailed},
+		{"empty static token", ampauth.StaticTokenSource(ampauth.Secret{}), ampauth.ErrObtainFailed},
+		{"token that no header can carry", static("a\r\nX-Evil: 1"), ampauth.ErrObtainFailed},
+		{"panic", sourceFunc(func(context.Context) (ampauth.Token, error) { panic("secret-in-a-panic") }), ampauth.ErrObtainFailed},
+		{"nil source", nil, ampauth.ErrConfig},
+		{"nil manager", (*ampauth.TokenManager)(nil), ampauth.ErrObtainFailed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			calls := 0
+			auth := &ampauth.AuthTransport{
+				Base: roundTripFunc(func(*http.Request) (*http.Response, error) {
+					t.Error("the request was sent")
+					return nil, nil
+				}),
+				Origin: "https://amp.test",
+			}
+			if test.source != nil {
+				auth.Source = test.source
+			}
+			layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				calls++
+				resp, err := auth.RoundTrip(req)
+				if err != nil {
+					err = fmt.Errorf("logged: %w", err) // somebody's layer wraps it
+				}
+				return resp, err
+			})
+			body := &closeCounter{Reader: strings.NewReader("x")}
+			req, _ := http.NewRequest("GET", "https://amp.test/assets", body)
+			_, err := (&ampauth.RetryTransport{Base: layer}).RoundTrip(req)
+			e, ok := errors.AsType[*ampauth.Error](err)
+			if !ok || e.Outcome != ampauth.NotSent || !errors.Is(err, test.is) {
+				t.Errorf("error is %v, want a NotSent *Error that Is %v", err, test.is)
+			}
+			if strings.Contains(err.Error(), "secret-in-a-panic") || strings.Contains(err.Error(), "X-Evil") {
+				t.Errorf("the error shows what it must not: %v", err)
+			}
+			if calls != 1 {
+				t.Errorf("%d attempts, want 1: a failed login is final", calls)
+			}
+			if n := body.closed.Load(); n != 1 {
+				t.Errorf("the body was closed %d times, want 1", n)
+			}
+		})
+	}
+}
+
+func TestOriginIsRequiredAndChecked(t *testing.T) {
+	for origin, names := range map[string]string{
+		"":                          "AuthTransport.Origin",
+		"amp.test":                  "AuthTransport.Origin",
+		"http://amp.test":           "AuthTransport.Origin",
+		"https://user:pw9@amp.test": "AuthTransport.Origin",
+	} {
+		rt := &ampauth.AuthTransport{Source: static("tok"), Origin: origin}
+		req, _ := http.NewRequest("GET", "https://amp.test/", nil)
+		_, err := rt.RoundTrip(req)
+		if !errors.Is(err, ampauth.ErrConfig) || !strings.Contains(err.Error(), names) || strings.Contains(err.Error(), "pw9") {
+			t.Errorf("origin %q: %v", origin, err)
+		}
+	}
+	insecure := &ampauth.AuthTransport{Source: static("tok"), Origin: "http://amp.test", AllowHTTP: true,
+		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return answer(200, "", req.Header.Get("Authorization")), nil
+		})}
+	req, _ := http.NewRequest("GET", "http://amp.test/", nil)
+	resp, err := insecure.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, _ := io.ReadAll(resp.Body); string(body) != "token tok" {
+		t.Errorf("AllowHTTP did not let the token pass: %q", body)
+	}
+}
+
+func TestRefusalIsToldFromOtherAnswers(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		resp    func() *http.Response
+		refusal bool
+	}{
+		{"401 of any form", func() *http.Response { return answer(401, "text/html", "<html>") }, true},
+		{"403 invalid token", func() *http.Response { return answer(403, "application/json", `{"detail":"Invalid token."}`) }, true},
+		{"403 inactive, charset", func() *http.Response {
+			return answer(403, "application/json; charset=utf-8", `{"detail":"User inactive or deleted."}`)
+		}, true},
+		{"403 no permission", func() *http.Response {
+			return answer(403, "application/json", `{"detail":"You do not have permission to perform this action."}`)
+		}, false},
+		{"403 HTML that quotes it", func() *http.Response { return answer(403, "text/html", `{"detail":"Invalid token."}`) }, false},
+		{"403 too long", func() *http.Response {
+			return answer(403, "application/json", `{"detail":"Invalid token."}`+strings.Repeat(" ", 1<<10))
+		}, false},
+		{"403 too long, length unknown", func() *http.Response {
+			r := answer(403, "application/json", `{"detail":"Invalid token."}`+strings.Repeat(" ", 1<<10))
+			r.ContentLength = -1
+			return r
+		}, false},
+		{"404", func() *http.Response { return answer(404, "application/json", `{"detail":"Invalid token."}`) }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			source := &renewer{value: "old"}
+			auth := &ampauth.AuthTransport{Source: source, Origin: "https://amp.test"}
+			var sent []string
+			auth.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				sent = append(sent, req.Header.Get("Authorization"))
+				return test.resp(), nil
+			})
+			req, _ := http.NewRequest("GET", "https://amp.test/assets", nil)
+			resp, err := (&ampauth.RetryTransport{Base: auth}).RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, _ := io.ReadAll(test.resp().Body)
+			if got, _ := io.ReadAll(resp.Body); string(got) != string(want) {
+				t.Errorf("the body is %q, want it whole", got)
+			}
+			if replayed := len(sent) == 2; replayed != test.refusal {
+				t.Errorf("sent %q; replay is wanted: %v", sent, test.refusal)
+			}
+		})
+	}
+}
+
+// renewer is a foreign source that can renew: old, then new1, new2 ...
+type renewer struct {
+	mu       sync.Mutex
+	value    string
+	renewals int
+	wait     chan struct{}
+}
+
+func (r *renewer) Token(context.Context) (ampauth.Token, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return ampauth.Token{Value: ampauth.SecretFromString(r.value)}, nil
+}
+
+func (r *renewer) Renew(ctx context.Context, rejected ampauth.Token) (ampauth.Token, error) {
+	if r.wait != nil {
+		select {
+		case <-r.wait:
+		case <-ctx.Done():
+			return ampauth.Token{}, ctx.Err()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rejected.Value.Equal(ampauth.SecretFromString(r.value)) {
+		r.renewals++
+		r.value = fmt.Sprintf("new%d", r.renewals)
+	}
+	return ampauth.Token{Value: ampauth.SecretFromString(r.value)}, nil
+}
+
+func TestAloneARefusalStartsARenewalThatNobodyWaitsFor(t *testing.T) {
+	source := &renewer{value: "old", wait: make(chan struct{})}
+	rt := &ampauth.AuthTransport{Source: source, Origin: "https://amp.test",
+		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if req.Header.Get("Authorization") == "token old" {
+				return answer(401, "application/json", `{"detail":"Invalid token."}`), nil
+			}
+			return answer(200, "", ""), nil
+		})}
+	status := func() int {
+		req, _ := http.NewRequest("GET", "https://amp.test/assets", nil)
+		resp, err := rt.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode
+	}
+	for range 5 { // the renewal is stuck, and nobody is
+		if got := status(); got != 401 {
+			t.Fatalf("status %d before the renewal, want the refusal", got)
+		}
+	}
+	close(source.wait)
+	deadline := time.Now().Add(10 * time.Second)
+	for status() != 200 {
+		if time.Now().After(deadline) {
+			t.Fatal("no request ever had the new token")
+		}
+	}
+	source.mu.Lock()
+	defer source.mu.Unlock()
+	if source.renewals != 1 {
+		t.Errorf("%d renewals, want 1", source.renewals)
+	}
+}
+
+func TestErrorThatShowsTheTokenIsHidden(t *testing.T) {
+	const token = "0123456789abcdef0123456789abcdef01234567"
+	cause := errors.New("unexpected header token " + token)
+	for name, rt := range map[string]http.RoundTripper{
+		"auth":  &ampauth.AuthTransport{Source: static(token), Origin: "https://amp.test", Base: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, cause })},
+		"retry": &ampauth.RetryTransport{Base: authOver(roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, cause })), Retry: ampauth.RetryConfig{MaxAttempts: 1}},
+	} {
+		req, _ := http.NewRequest("GET", "https://amp.test/assets", nil)
+		_, err := rt.RoundTrip(req)
+		if !errors.Is(err, cause) {
+			t.Errorf("%s: %v is not its cause", name, err)
+		}
+		for link := err; link != nil; link = errors.Unwrap(link) {
+			if strings.Contains(fmt.Sprintf("%v %+v %#v", link, link, link), token) {
+				t.Errorf("%s: a link of the chain shows the token: %T", name, link)
+			}
+		}
+	}
+}
+
+func TestIdleConnectionsCanBeClosedThroughAllLayers(t *testing.T) {
+	base := new(idleCloser)
+	(&http.Client{Transport: &ampauth.RetryTransport{Base: authOver(base)}}).CloseIdleConnections()
+	if base.closed != 1 {
+		t.Error("CloseIdleConnections did not reach the base")
+	}
+}
+
+type idleCloser struct {
+	staticTransport
+	closed int
+}
+
+func (c *idleCloser) CloseIdleConnections() { c.closed++ }
+
+func TestSwitchedProtocolKeepsItsConnection(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_ = rw.Flush()
+		_, _ = io.CopyN(conn, rw, 4)
+	}))
+	defer server.Close()
+	rt := &ampauth.RetryTransport{
+		Base:     &ampauth.AuthTransport{Source: static("tok"), Origin: server.URL, Base: server.Client().Transport},
+		Classify: ampauth.ClassifyHTTP,
+	}
+	req, _ := http.NewRequest("GET", server.URL, nil)
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "echo")
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	conn, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok {
+		t.Fatalf("the body of a 101 is a %T, which cannot be written to", resp.Body)
+	}
+	if _, err := io.WriteString(conn, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	if echo, err := io.ReadAll(conn); err != nil || string(echo) != "ping" {
+		t.Errorf("echo %q, %v", echo, err)
+	}
+}
