@@ -225,6 +225,7 @@ func TestCallersOwnAuthorizationIsRespected(t *testing.T) {
 					if got := strings.Join(req.Header["Authorization"], ","); got != test.want {
 						t.Errorf("sent %q, want %q", got, test.want)
 					}
+					//lint:ignore SA1008 the spelling is the point
 					if strings.HasSuffix(test.name, "other spelling") && req.Header["authorization"][0] != "Bearer mine" {
 						t.Error("the caller's header is gone")
 					}

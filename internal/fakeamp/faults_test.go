@@ -130,6 +130,7 @@ func TestFaultHeadersReplaceThoseOfTheAnswer(t *testing.T) {
 	fake, c := start(t, fakeamp.Config{})
 	header := http.Header{"retry-after": {"1", "2"}, "Vary": nil}
 	fake.Inject(fakeamp.Fault{Route: "GET /info", Header: header})
+	//lint:ignore SA1008 the spelling is the point
 	header["retry-after"][0] = "changed later"
 	got := c.do("GET", "/info", "")
 	if v := got.header.Values("Retry-After"); !slices.Equal(v, []string{"1", "2"}) {
