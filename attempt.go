@@ -41,9 +41,9 @@ const (
 // A tokenReport says that there was no token to be had, or that the API did not
 // accept it, and then who can replace it.
 type tokenReport struct {
-	none    bool
-	refused Token
-	auth    *AuthTransport
+	none  bool
+	token Token
+	auth  *AuthTransport
 }
 
 type attemptKey struct{}

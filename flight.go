@@ -121,6 +121,7 @@ func (m *TokenManager) fly(f flight) (Token, *Error) {
 func (m *TokenManager) replaceToken(ctx context.Context, f flight, credentials Credentials) (Token, error) {
 	s := m.current.Load()
 	if token, ok := f.settledBy(s); ok {
+		m.retryAhead.Store(0)
 		return token, nil
 	}
 	var refreshErr error

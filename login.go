@@ -133,14 +133,19 @@ func readToken(resp *http.Response) (Secret, error) {
 	}
 	buffer := make([]byte, maxLoginAnswer+1)
 	defer clear(buffer)
-	n, err := io.ReadFull(resp.Body, buffer)
-	switch {
-	case err == nil:
+	n := 0
+	for n < len(buffer) {
+		k, err := resp.Body.Read(buffer[n:])
+		n += k
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return Secret{}, transient{clean(err)}
+		}
+	}
+	if n > maxLoginAnswer {
 		return fault(errAnswerTooLarge)
-	case errors.Is(err, io.EOF) && n == 0:
-		return fault(errAnswerNotJSON)
-	case err != io.ErrUnexpectedEOF:
-		return Secret{}, transient{clean(err)}
 	}
 	var answer struct {
 		Token tokenText `json:"token"`

@@ -140,8 +140,12 @@ func (m *TokenManager) stale(s *snapshot, now int64) *snapshot {
 	if now >= s.expireAt {
 		return nil
 	}
-	if now >= m.retryAhead.Load() || now < s.obtainedAt {
-		_, _ = m.join(flight{purpose: keepFresh})
+	next := m.retryAhead.Load()
+	due := now >= next || next-now > int64(maxAskedPause) // the clock was set back
+	if due && m.retryAhead.CompareAndSwap(next, now+int64(flightTime)) {
+		if _, err := m.join(flight{purpose: keepFresh}); err != nil {
+			m.retryAhead.Store(now + int64(time.Second))
+		}
 	}
 	return s
 }

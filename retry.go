@@ -119,6 +119,7 @@ type result struct {
 	resp       *http.Response
 	err        error
 	outcome    Outcome
+	refusal    *tokenReport  // of the token, by the API; nil if there was none
 	timedOut   bool          // by the attempt's own clock
 	final      bool          // an error that no repetition changes
 	retryAfter time.Duration // 0 if the response has none
@@ -228,8 +229,11 @@ func (c *call) judge(a *attempt, resp *http.Response, err error) result {
 			resp.Body = http.NoBody
 		}
 		r.outcome = statusOutcome(resp.StatusCode)
-		if a.refusal() != nil {
-			r.outcome = Rejected
+		// The report could be of an earlier try, by a layer between that tries again.
+		if code := resp.StatusCode; code == http.StatusUnauthorized || code == http.StatusForbidden {
+			if r.refusal = a.refusal(); r.refusal != nil {
+				r.outcome = Rejected
+			}
 		}
 		c.noteRetryAfter(&r)
 		return r
@@ -263,7 +267,7 @@ func (c *call) noteRetryAfter(r *result) {
 // again decides whether there is another attempt, and after which wait. If there
 // is, its body is ready.
 func (c *call) again(r *result) (yes bool, wait time.Duration) {
-	if r.resp != nil && c.refused(r) {
+	if r.refusal != nil {
 		return c.renew(r), 0
 	}
 	if errors.Is(r.err, errHTTP2Only) && !c.pooled {
@@ -432,20 +436,14 @@ func (c *call) closeBody() {
 	}
 }
 
-// refused reports whether the response is the refusal of a token.
-func (c *call) refused(r *result) bool {
-	return r.attempt.refusal() != nil
-}
-
 // renew replaces the refused token and reports whether the request is to be sent
 // once more. If not, the response is whole, unless the caller left meanwhile.
 func (c *call) renew(r *result) bool {
-	refusal := r.attempt.refusal()
 	if c.replayed {
 		return false
 	}
 	if !c.nextBody() {
-		refusal.auth.renewSoon(refusal.refused)
+		r.refusal.auth.renewSoon(r.refusal.token)
 		return false
 	}
 	// The login must not wait for the connection that the refusal still holds.
@@ -456,8 +454,8 @@ func (c *call) renew(r *result) bool {
 		r.resp.Body = io.NopCloser(bytes.NewReader(content))
 	}
 	r.attempt.pause()
-	token, err := refusal.auth.renew(c.ctx, refusal.refused)
-	if err != nil || token.Value.Equal(refusal.refused.Value) || token.IsExpired() {
+	token, err := r.refusal.auth.renew(c.ctx, r.refusal.token)
+	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() {
 		r.attempt.resume()
 		return false
 	}
@@ -469,7 +467,7 @@ func (c *call) renew(r *result) bool {
 // finish turns the last result into what the caller gets.
 func (c *call) finish(r *result) (*http.Response, error) {
 	c.closeBody()
-	if r.resp != nil && c.ctx.Err() != nil && c.refused(r) {
+	if r.refusal != nil && c.ctx.Err() != nil {
 		_ = r.resp.Body.Close() // the caller left while its token was renewed
 		r.attempt.release()
 		return nil, c.left(r, c.ctx.Err())

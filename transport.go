@@ -63,6 +63,9 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.once.Do(t.resolve)
 	base := baseOrDefault(t.Base)
 	a := attemptFrom(req.Context())
+	if a != nil && a.report.Load() != nil {
+		a.report.Store(nil) // a layer between tries again by itself
+	}
 	switch {
 	case t.fault != nil:
 		return nil, notSent(req, a, t.fault)
@@ -166,9 +169,6 @@ func withoutAuthorization(h http.Header) (copied http.Header, theirs bool) {
 // authorization returns a token and the header value made of it.
 func (t *AuthTransport) authorization(ctx context.Context, a *attempt) (Token, string, *Error) {
 	token, err := t.token(ctx, a)
-	if err == nil && token.Value.IsZero() {
-		err = errors.New("the TokenSource returned an empty token")
-	}
 	if err == nil {
 		var value string
 		if value, err = token.Value.authorization(t.scheme); err == nil {
@@ -253,7 +253,7 @@ func (t *AuthTransport) inspect(resp *http.Response, token Token, a *attempt) {
 		}
 	case !refusesToken(resp):
 	case a != nil:
-		a.report.Store(&tokenReport{refused: token, auth: t})
+		a.report.Store(&tokenReport{token: token, auth: t})
 	default:
 		t.renewSoon(token)
 	}
