@@ -23,6 +23,7 @@ type attempt struct {
 	status  int32         // of the response, once the caller has it
 	proof   atomic.Uint32 // how far it got; only mutations are traced
 	mutates bool
+	apart   bool // wants a connection that no other request was on
 
 	// The clock; unset when the attempt has no timeout.
 	limit  time.Duration
@@ -64,7 +65,7 @@ func (a *attempt) Value(key any) any {
 
 // newAttempt makes attempt number n of req and starts its clock.
 func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *attempt {
-	a := &attempt{Context: req.Context(), number: int32(n), mutates: op == MutatingOperation, limit: limit}
+	a := &attempt{Context: req.Context(), number: int32(n), mutates: op == MutatingOperation, apart: op == MutatingOperation, limit: limit}
 	if limit > 0 {
 		a.Context, a.cancel = context.WithCancelCause(a.Context)
 		a.timer = time.AfterFunc(limit, a.expire)

@@ -20,7 +20,8 @@ const (
 	// NotSent means that it is proved that no byte of the request reached the server.
 	NotSent
 	// Refused means that the server said it did not process the request: status 421
-	// (RFC 9110 15.5.20), 425 (RFC 8470 5.2), HTTP/2 REFUSED_STREAM (RFC 9113 8.7).
+	// (RFC 9110 15.5.20), 425 (RFC 8470 5.2), 417 to a request that expected
+	// 100-continue (RFC 9110 10.1.1), HTTP/2 REFUSED_STREAM (RFC 9113 8.7).
 	Refused
 	// Rejected means that the server turned the request away before it looked at
 	// it: status 429 (RFC 6585 4), or a refusal of the token.
@@ -46,13 +47,17 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("Outcome(%d)", int(o))
 }
 
-// statusOutcome is the outcome that a status shows by itself.
-func statusOutcome(code int) Outcome {
-	switch code {
+// statusOutcome is the outcome that an answer shows by its status.
+func statusOutcome(resp *http.Response, sent *http.Request) Outcome {
+	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		return Rejected
 	case http.StatusMisdirectedRequest, http.StatusTooEarly:
 		return Refused
+	case http.StatusExpectationFailed:
+		if sent.Header.Get("Expect") != "" {
+			return Refused
+		}
 	}
 	return Answered
 }

@@ -111,6 +111,7 @@ type call struct {
 	retries  int  // attempts that count against MaxAttempts, but the first
 	replayed bool // the one replay after a refused token was made
 	pooled   bool // the one repeat because of errHTTP2Only was made
+	refusal  int  // the status that said Refused; each is repeated once
 }
 
 // A result is how an attempt ended: in a response or an error.
@@ -183,6 +184,13 @@ func (c *call) run() (*http.Response, error) {
 func (c *call) try() (r result) {
 	a := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
 	a.request.Body, c.body = c.body, nil
+	switch c.refusal {
+	case http.StatusMisdirectedRequest:
+		a.apart = true
+	case http.StatusExpectationFailed:
+		a.request.Header = a.request.Header.Clone()
+		a.request.Header.Del("Expect")
+	}
 	if c.operation == MutatingOperation {
 		// net/http repeats by itself what has no body or can make it anew.
 		a.request.GetBody = nil
@@ -228,7 +236,7 @@ func (c *call) judge(a *attempt, resp *http.Response, err error) result {
 		if resp.Body == nil {
 			resp.Body = http.NoBody
 		}
-		r.outcome = statusOutcome(resp.StatusCode)
+		r.outcome = statusOutcome(resp, &a.request)
 		// The report could be of an earlier try, by a layer between that tries again.
 		if code := resp.StatusCode; code == http.StatusUnauthorized || code == http.StatusForbidden {
 			if r.refusal = a.refusal(); r.refusal != nil {
@@ -279,6 +287,12 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	}
 	if c.ctx.Value(noRetryKey{}) != nil {
 		return false, 0
+	}
+	if r.resp != nil && r.outcome == Refused {
+		if c.refusal == r.resp.StatusCode {
+			return false, 0 // what another connection does not change, a third one does not either
+		}
+		c.refusal = r.resp.StatusCode
 	}
 	if c.retries+1 >= c.config.MaxAttempts {
 		if c.retries > 0 {

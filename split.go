@@ -23,10 +23,11 @@ type split struct {
 var errHTTP2Only = errors.New("the server speaks HTTP/2 only")
 
 // roundTrip sends req, which is the caller's own copy, over base or over a fresh
-// connection. a is the attempt that req belongs to, if any.
+// connection. a is the attempt that req belongs to, if any. What was sent to the
+// wrong connection (status 421) goes over a fresh one as well.
 func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt) (*http.Response, error) {
 	pooled, ok := base.(*http.Transport)
-	if !ok || a == nil || !a.mutates {
+	if !ok || a == nil || !a.apart {
 		return base.RoundTrip(req)
 	}
 	s.once.Do(func() { s.fresh = freshConnections(pooled) })
