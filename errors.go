@@ -149,19 +149,24 @@ func clean(err error) error {
 	if _, ours := err.(*Error); ours {
 		return err
 	}
-	return &cleaned{text: causeText(err), err: err}
+	return hidden(causeText(err), err)
 }
 
-// cleaned hides the text of an error and keeps its identity. It has no Unwrap:
-// whoever prints a chain link by link must not reach that text.
+// cleaned hides the text of an error and keeps its identity. It has no Unwrap,
+// and a closure in place of the error: whoever prints a chain link by link, or
+// field by field, must not reach that text.
 type cleaned struct {
 	text string
-	err  error
+	err  func() error
+}
+
+func hidden(text string, err error) error {
+	return &cleaned{text: text, err: func() error { return err }}
 }
 
 func (c *cleaned) Error() string        { return c.text }
-func (c *cleaned) Is(target error) bool { return errors.Is(c.err, target) }
-func (c *cleaned) As(target any) bool   { return errors.As(c.err, target) }
+func (c *cleaned) Is(target error) bool { return errors.Is(c.err(), target) }
+func (c *cleaned) As(target any) bool   { return errors.As(c.err(), target) }
 
 // causeText is the part of a foreign error's text that cannot hold a secret.
 // net/http quotes what a server sent and what a URL holds, with one exception

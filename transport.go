@@ -239,7 +239,7 @@ func (t *AuthTransport) withoutToken(err error, token Token) error {
 		return nil
 	})
 	if shows {
-		return &cleaned{text: "error that shows the token", err: err}
+		return hidden("error that shows the token", err)
 	}
 	return err
 }
