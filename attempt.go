@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -24,6 +25,7 @@ type attempt struct {
 	proof   atomic.Uint32 // how far it got; only mutations are traced
 	mutates bool
 	apart   bool // wants a connection that no other request was on
+	login   bool // is a login: an AuthTransport it passes through must not wait for one
 
 	// The clock; unset when the attempt has no timeout.
 	limit  time.Duration
@@ -130,10 +132,9 @@ func (a *attempt) release() {
 // closed or read to the end.
 func (a *attempt) keep(resp *http.Response) {
 	switch {
-	case a.cancel == nil:
 	case resp.StatusCode == http.StatusSwitchingProtocols:
 		// The connection is the caller's now. Cancelling the context could end it.
-		a.timer.Stop()
+		a.pause()
 	case resp.Body == http.NoBody:
 		a.release()
 	default:
@@ -155,8 +156,11 @@ func (b *boundBody) Read(p []byte) (int, error) {
 	a := (*attempt)(b)
 	if err != io.EOF {
 		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err)}
-		if a.timedOut() {
+		switch {
+		case a.timedOut():
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
+		case errors.Is(a.Context.Err(), context.DeadlineExceeded):
+			e.Kind = ErrTimeout
 		}
 		err = e
 	}

@@ -168,6 +168,21 @@ func (c *cleaned) Error() string        { return c.text }
 func (c *cleaned) Is(target error) bool { return errors.Is(c.err(), target) }
 func (c *cleaned) As(target any) bool   { return errors.As(c.err(), target) }
 
+// A sequence is two errors in one: it is both, and its text names both.
+type sequence struct {
+	first  error
+	joint  string
+	second error
+}
+
+// beforeThat is the error err, which came after an earlier one.
+func beforeThat(err, earlier error) error {
+	return &sequence{err, "; before that: ", earlier}
+}
+
+func (s *sequence) Error() string   { return causeText(s.first) + s.joint + causeText(s.second) }
+func (s *sequence) Unwrap() []error { return []error{s.first, s.second} }
+
 // causeText is the part of a foreign error's text that cannot hold a secret.
 // net/http quotes what a server sent and what a URL holds, with one exception
 // (textproto.ProtocolError), so the text ends where a quotation or query begins.

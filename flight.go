@@ -3,7 +3,6 @@ package ampauth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -34,6 +33,8 @@ const (
 // flightTime bounds a flight with all its attempts and waits.
 const flightTime = 30 * time.Second
 
+var errWaiting = errors.New("waiting for the login")
+
 var errFlightDied = errors.New("a layer below ended the login's goroutine")
 
 // await joins a flight and waits for it, as long as ctx allows.
@@ -50,7 +51,7 @@ func (m *TokenManager) await(ctx context.Context, f flight) (Token, error) {
 		token, _ := result.Val.(Token)
 		return token, result.Err
 	case <-ctx.Done():
-		return Token{}, noToken(fmt.Errorf("waiting for the login: %w", ctx.Err()))
+		return Token{}, noToken(&sequence{errWaiting, ": ", ctx.Err()})
 	}
 }
 
@@ -134,7 +135,7 @@ func (m *TokenManager) replaceToken(ctx context.Context, f flight, credentials C
 	value, err := m.obtain(ctx, credentials)
 	if err != nil {
 		if refreshErr != nil {
-			err.Err = fmt.Errorf("%w; before that: %w", err.Err, refreshErr)
+			err.Err = beforeThat(err.Err, refreshErr)
 		}
 		return Token{}, err
 	}
@@ -212,7 +213,8 @@ func (m *TokenManager) failed(f flight, err error) *Error {
 func (m *TokenManager) obtain(ctx context.Context, credentials Credentials) (Secret, *Error) {
 	began := time.Now()
 	value, err := Retry(ctx, m.config.Retry, func(ctx context.Context) (Secret, error) {
-		return m.exchange(ctx, func(ctx context.Context) (*http.Request, error) { return m.obtainRequest(ctx, credentials) })
+		req, err := m.obtainRequest(ctx, credentials)
+		return m.exchange(req, err, errCredentialsRefused)
 	})
 	if err != nil {
 		e := tokenError("obtain", ErrObtainFailed, err)
@@ -232,7 +234,8 @@ func (m *TokenManager) refresh(ctx context.Context, token Token) (Secret, error)
 	once := m.config.Retry
 	once.MaxAttempts = 1
 	value, err := Retry(WithOperation(ctx, MutatingOperation), once, func(ctx context.Context) (Secret, error) {
-		return m.exchange(ctx, func(ctx context.Context) (*http.Request, error) { return m.refreshRequest(ctx, token) })
+		req, err := m.refreshRequest(ctx, token)
+		return m.exchange(req, err, errTokenRefused)
 	})
 	if err != nil {
 		e := tokenError("refresh", ErrRefreshFailed, err)
@@ -255,7 +258,8 @@ func tokenError(op string, kind, err error) *Error {
 	}
 	e := &Error{Op: op, Kind: kind, Err: err}
 	if last, ok := errors.AsType[*Error](err); ok {
-		e.Outcome, e.StatusCode, e.Attempts, e.RetryAfter = last.Outcome, last.StatusCode, max(last.Attempts, 1), last.RetryAfter
+		e.Outcome, e.StatusCode, e.RetryAfter = last.Outcome, last.StatusCode, last.RetryAfter
+		e.Attempts, e.Limit = max(last.Attempts, 1), last.Limit
 		if direct, ok := err.(*Error); ok {
 			said := *direct // once is enough in one message
 			said.Attempts = 0

@@ -18,6 +18,7 @@ const maxLoginAnswer = 64 << 10
 
 var (
 	errCredentialsRefused = errors.New("the credentials were refused: check user name and password")
+	errTokenRefused       = errors.New("the token was refused")
 	errProxyAnswer        = transient{errors.New("the refusal is not JSON, so it is not AMP's: a proxy may have sent it")}
 	errRedirected         = errors.New("the server redirects the call, which is not followed: check BaseURL")
 	errUnexpectedStatus   = errors.New("unexpected status: check BaseURL")
@@ -28,6 +29,7 @@ var (
 // transient marks an error as one that another attempt may not have.
 type transient struct{ error }
 
+func (t transient) Error() string { return causeText(t.error) }
 func (transient) Retryable() bool { return true }
 func (t transient) Unwrap() error { return t.error }
 
@@ -80,20 +82,17 @@ func (m *TokenManager) tokenRequest(ctx context.Context, method, path string) (*
 
 // exchange sends one request for a token, straight to the layers below: they
 // follow no redirect and know no cookies.
-func (m *TokenManager) exchange(ctx context.Context, newRequest func(context.Context) (*http.Request, error)) (Secret, error) {
-	req, err := newRequest(ctx)
+// refused is what a refusal of this request means.
+func (m *TokenManager) exchange(req *http.Request, err, refused error) (Secret, error) {
 	if err != nil {
 		return Secret{}, err
 	}
 	resp, err := m.wire.RoundTrip(req)
 	if err != nil {
-		if errors.Is(err, ErrConfig) || untrusted(err) {
-			return Secret{}, err
-		}
 		return Secret{}, transient{err}
 	}
 	defer resp.Body.Close()
-	if e := statusError(resp); e != nil {
+	if e := statusError(resp, refused); e != nil {
 		discard(nil, resp.Body)
 		return Secret{}, e
 	}
@@ -101,7 +100,7 @@ func (m *TokenManager) exchange(ctx context.Context, newRequest func(context.Con
 }
 
 // statusError is the error that a status other than 200 and 201 stands for.
-func statusError(resp *http.Response) *Error {
+func statusError(resp *http.Response, refused error) *Error {
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: resp.StatusCode}
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK, code == http.StatusCreated:
@@ -113,7 +112,7 @@ func statusError(resp *http.Response) *Error {
 		}
 	case code >= 500, code == http.StatusRequestTimeout:
 	case code == http.StatusBadRequest, code == http.StatusUnauthorized, code == http.StatusForbidden:
-		e.Err = errCredentialsRefused
+		e.Err = refused
 		if !isJSON(resp.Header) {
 			e.Err = errProxyAnswer
 		}

@@ -3,7 +3,6 @@ package ampauth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -104,6 +103,7 @@ func newTokenManager(cfg Config, base http.RoundTripper, owned *http.Transport) 
 			Retry:   RetryConfig{MaxAttempts: 1, Timeout: -1, MutationTimeout: -1, MaxRetryAfter: 1},
 			Limiter: cfg.Limiter,
 			Logger:  cfg.Logger,
+			login:   true,
 		},
 	}
 	m.origin, _ = parseOrigin(cfg.BaseURL, cfg.AllowHTTP)
@@ -233,6 +233,8 @@ func (m *TokenManager) holdOff(s *snapshot) time.Duration {
 	return least - s.token.Age()
 }
 
+var errPaused = errors.New("not tried again yet")
+
 var errStillRefused = errors.New("the API refuses the token and a new login does not change that: check the account")
 
 func stillRefused(d time.Duration) *Error {
@@ -328,7 +330,7 @@ func (m *TokenManager) newSnapshot(value Secret) *snapshot {
 	}
 	if life := m.config.lifetime(); life > 0 {
 		s.token.ExpiresAt = now.Add(life)
-		s.expireAt = s.token.ExpiresAt.UnixNano()
+		s.expireAt = int64(saturatingAdd(time.Duration(s.obtainedAt), life))
 		s.refreshAt = s.expireAt - int64(refreshLead(life, m.config.refreshWindow()))
 	}
 	return s
@@ -366,7 +368,7 @@ func (m *TokenManager) inPause() *Error {
 	}
 	e := *m.pause.cause
 	e.Outcome, e.Attempts, e.RetryAfter = NotSent, 0, roundUp(left)
-	e.Err = fmt.Errorf("not tried again yet after a refusal: %w", m.pause.cause.Err)
+	e.Err = &sequence{errPaused, ": ", m.pause.cause.Err}
 	return &e
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -60,6 +59,7 @@ type RetryTransport struct {
 	budget   budget
 	split    split
 	counters retryCounters
+	login    bool // it sends the logins of a TokenManager
 }
 
 var _ http.RoundTripper = (*RetryTransport)(nil)
@@ -67,8 +67,8 @@ var _ http.RoundTripper = (*RetryTransport)(nil)
 // RoundTrip implements http.RoundTripper. Its own errors are *Error.
 func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	if attemptFrom(ctx) != nil {
-		return t.base().RoundTrip(req) // a RetryTransport above is at work
+	if a := attemptFrom(ctx); a != nil {
+		return t.split.roundTrip(t.base(), req, a) // a RetryTransport above is at work
 	}
 	c := call{t: t, req: req, ctx: ctx, bodies: newBodySource(req)}
 	if err := c.prepare(); err != nil {
@@ -110,9 +110,16 @@ type call struct {
 	number   int  // of the attempt, from 1
 	retries  int  // attempts that count against MaxAttempts, but the first
 	replayed bool // the one replay after a refused token was made
-	pooled   bool // the one repeat because of errHTTP2Only was made
-	refusal  int  // the status that said Refused; each is repeated once
+
+	// Reasons to send it otherwise.
+	detours    int  // over another transport: errHTTP2
+	apart      bool // over another connection: status 421
+	unexpected bool // without Expect: status 417
+	late       bool // not as early data: status 425
 }
+
+// maxDetours is the number of ways that a split may find out to be wrong.
+const maxDetours = 2
 
 // A result is how an attempt ended: in a response or an error.
 type result struct {
@@ -184,10 +191,9 @@ func (c *call) run() (*http.Response, error) {
 func (c *call) try() (r result) {
 	a := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
 	a.request.Body, c.body = c.body, nil
-	switch c.refusal {
-	case http.StatusMisdirectedRequest:
-		a.apart = true
-	case http.StatusExpectationFailed:
+	a.apart = a.mutates || c.apart
+	a.login = c.t.login
+	if c.unexpected {
 		a.request.Header = a.request.Header.Clone()
 		a.request.Header.Del("Expect")
 	}
@@ -246,13 +252,17 @@ func (c *call) judge(a *attempt, resp *http.Response, err error) result {
 		c.noteRetryAfter(&r)
 		return r
 	}
-	if a.gotNoToken() {
+	switch {
+	case a.gotNoToken():
 		r.outcome, r.final = NotSent, true
+		return r
+	case errors.Is(err, errNoResponse): // from an AuthTransport below
+		r.err, r.final = errNoResponse, true
 		return r
 	}
 	r.outcome = a.errorOutcome(err)
 	r.timedOut = a.timedOut() && c.ctx.Err() == nil
-	r.final = untrusted(err) || errors.Is(err, errNoResponse) || errors.Is(err, ErrConfig) || errors.Is(err, ErrClosed)
+	r.final = untrusted(err) || errors.Is(err, ErrConfig) || errors.Is(err, ErrClosed)
 	return r
 }
 
@@ -268,7 +278,7 @@ func (c *call) noteRetryAfter(r *result) {
 	}
 	r.retryAfter = d
 	if !c.config.tooLong(d) {
-		c.t.gates.hold(c.req.URL.Host, d, code == http.StatusServiceUnavailable)
+		c.t.gates.hold(c.req.URL, d, code == http.StatusServiceUnavailable)
 	}
 }
 
@@ -278,8 +288,8 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if r.refusal != nil {
 		return c.renew(r), 0
 	}
-	if errors.Is(r.err, errHTTP2Only) && !c.pooled {
-		c.pooled = true
+	if errors.Is(r.err, errHTTP2) && c.detours < maxDetours {
+		c.detours++
 		return c.nextBody(), 0
 	}
 	if !c.repeatable(r) || c.ctx.Err() != nil {
@@ -288,11 +298,8 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if c.ctx.Value(noRetryKey{}) != nil {
 		return false, 0
 	}
-	if r.resp != nil && r.outcome == Refused {
-		if c.refusal == r.resp.StatusCode {
-			return false, 0 // what another connection does not change, a third one does not either
-		}
-		c.refusal = r.resp.StatusCode
+	if r.resp != nil && r.outcome == Refused && !c.otherwise(r.resp.StatusCode) {
+		return false, 0
 	}
 	if c.retries+1 >= c.config.MaxAttempts {
 		if c.retries > 0 {
@@ -320,6 +327,21 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	return true, wait
 }
 
+// otherwise has the request sent in another way after a status that asks for it.
+// What one change of way did not help, a second one does not either.
+func (c *call) otherwise(status int) bool {
+	way := &c.late
+	switch status {
+	case http.StatusMisdirectedRequest:
+		way = &c.apart
+	case http.StatusExpectationFailed:
+		way = &c.unexpected
+	}
+	tried := *way
+	*way = true
+	return !tried
+}
+
 // repeatable is the table of outcome and operation.
 func (c *call) repeatable(r *result) bool {
 	switch {
@@ -344,7 +366,7 @@ func (c *call) wait(r *result) time.Duration {
 // gated is how long the host's gate holds this call back. Without a limiter
 // those who waited are spread, so that they do not leave as a herd.
 func (c *call) gated(isRetry bool) time.Duration {
-	d := c.t.gates.remaining(c.req.URL.Host, isRetry)
+	d := c.t.gates.remaining(c.req.URL, isRetry)
 	if d > 0 && c.t.Limiter == nil {
 		d = saturatingAdd(d, jitter(c.config.BaseDelay))
 	}
@@ -364,6 +386,9 @@ func (c *call) nextBody() bool {
 // admit waits until the gate and the limiter let the next attempt pass.
 func (c *call) admit(last *result) error {
 	for {
+		if err := c.ctx.Err(); err != nil {
+			return c.left(last, err)
+		}
 		if d := c.gated(c.retries > 0); d > 0 {
 			if err := c.sleepIfFits(d, last); err != nil {
 				return err
@@ -371,7 +396,7 @@ func (c *call) admit(last *result) error {
 			continue
 		}
 		if c.t.Limiter == nil {
-			break
+			return nil
 		}
 		reservation := c.t.Limiter.Reserve()
 		if !reservation.OK() {
@@ -382,25 +407,19 @@ func (c *call) admit(last *result) error {
 			reservation.Cancel()
 			return err
 		}
-		if c.t.gates.remaining(c.req.URL.Host, c.retries > 0) == 0 {
-			break // the gate may have shut meanwhile
+		if c.t.gates.remaining(c.req.URL, c.retries > 0) == 0 {
+			return nil // otherwise the gate has shut meanwhile
 		}
 	}
-	if err := c.ctx.Err(); err != nil {
-		return c.left(last, err)
-	}
-	return nil
 }
 
 // sleepIfFits sleeps for d, unless the caller's deadline comes first: then it
 // fails at once.
 func (c *call) sleepIfFits(d time.Duration, last *result) error {
 	if d > 0 && !fits(c.ctx, d) {
-		c.closeBody()
-		return &Error{
-			Op: "request", Kind: ErrRateLimited, Outcome: NotSent, Attempts: c.number - 1,
-			StatusCode: last.status(), RetryAfter: d, Err: context.DeadlineExceeded,
-		}
+		e := c.left(last, context.DeadlineExceeded)
+		e.Kind, e.RetryAfter = ErrRateLimited, d
+		return e
 	}
 	return c.sleep(d, last)
 }
@@ -417,7 +436,7 @@ func (c *call) sleep(d time.Duration, last *result) error {
 }
 
 // left is the error of a call whose caller left between two attempts.
-func (c *call) left(last *result, ctxErr error) error {
+func (c *call) left(last *result, ctxErr error) *Error {
 	c.closeBody()
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: c.number - 1, StatusCode: last.status(), Err: ctxErr}
 	if last.attempt != nil {
@@ -425,7 +444,7 @@ func (c *call) left(last *result, ctxErr error) error {
 		e.Attempts = int(last.attempt.number)
 	}
 	if last.err != nil && !errors.Is(last.err, ctxErr) {
-		e.Err = fmt.Errorf("%w; before that: %w", ctxErr, clean(last.err))
+		e.Err = beforeThat(ctxErr, clean(last.err))
 	}
 	if ctxErr == context.DeadlineExceeded {
 		e.Kind = ErrTimeout
@@ -473,6 +492,11 @@ func (c *call) renew(r *result) bool {
 		r.attempt.resume()
 		return false
 	}
+	if !ahead.finished() {
+		r.attempt.release() // it has had its time to end
+		_ = ahead.Close()
+		r.resp.Body = http.NoBody
+	}
 	c.replayed = true
 	c.t.counters.replays.Add(1)
 	return true
@@ -517,7 +541,7 @@ func (c *call) failure(r *result) error {
 			e.Kind = ErrTimeout
 		}
 		if !errors.Is(r.err, ctxErr) {
-			e.Err = fmt.Errorf("%w: %w", ctxErr, e.Err)
+			e.Err = &sequence{ctxErr, ": ", e.Err}
 		}
 	}
 	if c.operation == MutatingOperation && r.outcome == Ambiguous {

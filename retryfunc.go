@@ -3,7 +3,6 @@ package ampauth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 )
@@ -50,7 +49,7 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 			return zero, afterAttempts(n, err)
 		}
 		if ctxErr := sleep(ctx, wait); ctxErr != nil {
-			return zero, &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: n, Err: fmt.Errorf("%w; before that: %w", ctxErr, clean(err))}
+			return zero, &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: n, Err: beforeThat(ctxErr, clean(err))}
 		}
 	}
 }
@@ -79,6 +78,9 @@ func retryable(err error) bool {
 		if errors.Is(err, never) {
 			return false
 		}
+	}
+	if untrusted(err) {
+		return false
 	}
 	if e, ok := errors.AsType[retryableError](err); ok && e.Retryable() {
 		return true

@@ -12,70 +12,89 @@ import (
 // alive, where the base is an *http.Transport. net/http never repeats a request
 // on a connection that was not used before, and such a connection cannot turn
 // out dead after the request was written to it.
+//
+// Whether a host speaks HTTP/1.1 shows for sure only in TLS handshakes: one that
+// picks HTTP/2 of both when it could have picked HTTP/1.1, and does not name
+// HTTP/1.1 when that alone is offered, speaks HTTP/2 only.
 type split struct {
-	once      sync.Once
-	fresh     *http.Transport // nil if base does not speak HTTP/1.1
-	http2Only sync.Map        // hosts that speak nothing else, which get the masked request over base
+	once  sync.Once
+	fresh []*http.Transport // to be tried in this order; none if base does not speak HTTP/1.1
+	tried sync.Map          // host to the number of fresh ones that it does not speak with
 }
 
-// errHTTP2Only says that a fresh connection is of no use for the host: the
-// request was not sent, and goes out over the pool when it is sent again.
-var errHTTP2Only = errors.New("the server speaks HTTP/2 only")
+// errHTTP2 says that the host chose HTTP/2, or speaks nothing else: the request
+// was not sent, and goes another way when it is sent again.
+var errHTTP2 = errors.New("the server chose HTTP/2")
 
-// roundTrip sends req, which is the caller's own copy, over base or over a fresh
-// connection. a is the attempt that req belongs to, if any. What was sent to the
-// wrong connection (status 421) goes over a fresh one as well.
+// roundTrip sends req over base or over a fresh connection. a is the attempt that
+// req belongs to, if any. What was sent to the wrong connection (status 421) goes
+// over a fresh one as well.
 func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt) (*http.Response, error) {
 	pooled, ok := base.(*http.Transport)
-	if !ok || a == nil || !a.apart {
+	if !ok || a == nil || !a.apart || req.URL == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
 		return base.RoundTrip(req)
 	}
 	s.once.Do(func() { s.fresh = freshConnections(pooled) })
-	if s.fresh == nil {
-		return base.RoundTrip(req)
-	}
-	if _, known := s.http2Only.Load(req.URL.Host); known {
-		return base.RoundTrip(req)
+	tried, known := s.tried.Load(req.URL.Host)
+	way, _ := tried.(int)
+	if way >= len(s.fresh) {
+		return base.RoundTrip(req) // the masked request
 	}
 	if req.Body == (emptyBody{}) {
+		req = req.WithContext(req.Context())
 		req.Body = nil // nothing repeats it here, so it can be what it is
 	}
-	resp, err := s.fresh.RoundTrip(req)
-	if err != nil && !a.connected() && (errors.Is(err, errHTTP2Only) || noCommonProtocol(err)) {
-		s.http2Only.Store(req.URL.Host, true)
-		err = errHTTP2Only
+	resp, err := s.fresh[way].RoundTrip(req)
+	if err != nil && !a.connected() && (errors.Is(err, errHTTP2) || noCommonProtocol(err)) {
+		if !known {
+			s.tried.LoadOrStore(req.URL.Host, way+1)
+		} else {
+			s.tried.CompareAndSwap(req.URL.Host, way, way+1)
+		}
+		err = errHTTP2
 	}
 	return resp, err
 }
 
-// freshConnections derives the transport for mutations: base's proxy, TLS
-// configuration and dialers, HTTP/1.1 only, no connection used twice.
-func freshConnections(base *http.Transport) *http.Transport {
+// freshConnections derives the transports for mutations from base: its proxy,
+// TLS configuration and dialers, no connection used twice.
+func freshConnections(base *http.Transport) []*http.Transport {
 	if base.Protocols != nil && !base.Protocols.HTTP1() {
 		return nil
 	}
+	both := freshTransport(base)
+	if both.TLSClientConfig == nil || !slices.Contains(both.TLSClientConfig.NextProtos, "h2") {
+		return []*http.Transport{both} // base offers no HTTP/2, so there is no other way
+	}
+	http1 := freshTransport(base)
+	http1.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	theirs := http1.TLSClientConfig.VerifyConnection
+	http1.TLSClientConfig.VerifyConnection = func(state tls.ConnectionState) error {
+		if theirs != nil {
+			if err := theirs(state); err != nil {
+				return err
+			}
+		}
+		if state.NegotiatedProtocol != "http/1.1" {
+			return errHTTP2
+		}
+		return nil
+	}
+	return []*http.Transport{both, http1}
+}
+
+func freshTransport(base *http.Transport) *http.Transport {
 	t := base.Clone()
 	t.DisableKeepAlives = true
 	t.ForceAttemptHTTP2 = false
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
-	// A dialer of the user's may negotiate HTTP/2 whatever is asked for.
 	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{
 		"h2": func(_ string, conn *tls.Conn) http.RoundTripper {
 			_ = conn.Close()
 			return refuseHTTP2{}
 		},
 	}
-	if t.TLSClientConfig == nil {
-		t.TLSClientConfig = new(tls.Config)
-	}
-	// Offering HTTP/1.1 by name makes a server that lacks it say so in the
-	// handshake instead of after the request.
-	protocols := slices.DeleteFunc(slices.Clone(t.TLSClientConfig.NextProtos), func(p string) bool { return p == "h2" })
-	if !slices.Contains(protocols, "http/1.1") {
-		protocols = append(protocols, "http/1.1")
-	}
-	t.TLSClientConfig.NextProtos = protocols
 	return t
 }
 
@@ -83,5 +102,5 @@ func freshConnections(base *http.Transport) *http.Transport {
 // returned for RoundTripErr and fails the dial with it.
 type refuseHTTP2 struct{}
 
-func (refuseHTTP2) RoundTripErr() error                             { return errHTTP2Only }
-func (refuseHTTP2) RoundTrip(*http.Request) (*http.Response, error) { return nil, errHTTP2Only }
+func (refuseHTTP2) RoundTripErr() error                             { return errHTTP2 }
+func (refuseHTTP2) RoundTrip(*http.Request) (*http.Response, error) { return nil, errHTTP2 }

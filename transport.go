@@ -69,8 +69,8 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case t.fault != nil:
 		return nil, notSent(req, a, t.fault)
-	case req.URL == nil || !t.admits(req):
-		return base.RoundTrip(req)
+	case a != nil && a.login, req.URL == nil, !t.admits(req):
+		return t.split.roundTrip(base, req, a)
 	}
 	header, theirs := withoutAuthorization(req.Header)
 	if theirs {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,15 +45,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 type gates struct {
 	shut atomic.Bool // whether byHost may hold anything; spares the lock otherwise
 
-	mu     sync.Mutex // guards byHost
-	byHost map[string]gate
+	mu     sync.Mutex      // guards byHost
+	byHost map[string]gate // by scheme, host and port in normal form
 }
 
 // A gate opens at two times: after a 429 nothing may pass, after a 503 no retry.
 type gate struct{ everything, retries time.Time }
 
 // hold shuts the gate of a host for a while; retriesOnly lets first attempts pass.
-func (g *gates) hold(host string, d time.Duration, retriesOnly bool) {
+func (g *gates) hold(u *url.URL, d time.Duration, retriesOnly bool) {
+	host := gateKey(u)
 	until := time.Now().Add(d)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -71,10 +73,11 @@ func (g *gates) hold(host string, d time.Duration, retriesOnly bool) {
 }
 
 // remaining is the time until the gate of a host opens, 0 if it is open.
-func (g *gates) remaining(host string, isRetry bool) time.Duration {
+func (g *gates) remaining(u *url.URL, isRetry bool) time.Duration {
 	if !g.shut.Load() {
 		return 0
 	}
+	host := gateKey(u)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -92,6 +95,11 @@ func (g *gates) remaining(host string, isRetry bool) time.Duration {
 		until = g.byHost[host].retries
 	}
 	return max(until.Sub(now), 0)
+}
+
+func gateKey(u *url.URL) string {
+	o, _ := originOf(u.Scheme, u.Host)
+	return o.String()
 }
 
 // A budget bounds how far retries may run ahead of successes. The zero value is

@@ -1,0 +1,414 @@
+package ampauth_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/memnet"
+)
+
+// stubHangs answers with a status and the first half of a body, and then nothing
+// until the client leaves.
+func stubHangs(status int) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Length", "10")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, "first")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+}
+
+func stubSilent(_ http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+}
+
+func TestTimeoutBoundsEachAttempt(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		op       ampauth.Operation
+		config   ampauth.RetryConfig
+		limit    time.Duration
+		attempts int
+	}{
+		{"safe by default", ampauth.SafeOperation, ampauth.RetryConfig{}, 10 * time.Second, 3},
+		{"idempotent by default", ampauth.IdempotentOperation, ampauth.RetryConfig{}, 10 * time.Second, 3},
+		{"mutation by default", ampauth.MutatingOperation, ampauth.RetryConfig{}, 60 * time.Second, 1},
+		{"safe", ampauth.SafeOperation, ampauth.RetryConfig{Timeout: 3 * time.Second, MutationTimeout: time.Hour}, 3 * time.Second, 3},
+		{"mutation", ampauth.MutatingOperation, ampauth.RetryConfig{Timeout: 3 * time.Second, MutationTimeout: 4 * time.Second}, 4 * time.Second, 1},
+		{"mutation, never below Timeout by default", ampauth.MutatingOperation, ampauth.RetryConfig{Timeout: 2 * time.Minute}, 2 * time.Minute, 1},
+		{"mutation, by default even when Timeout is off", ampauth.MutatingOperation, ampauth.RetryConfig{Timeout: -1}, time.Minute, 1},
+		{"safe, by default even when MutationTimeout is off", ampauth.SafeOperation, ampauth.RetryConfig{MutationTimeout: -1}, 10 * time.Second, 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			stubBubble(t, stubSilent, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+				var began []time.Time
+				layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+					began = append(began, time.Now())
+					return base.RoundTrip(req)
+				})
+				rt := &ampauth.RetryTransport{Base: layer, Retry: test.config}
+				_, err := rt.RoundTrip(stubRequestTo(t.Context(), url, test.op, []byte("x")))
+				e := stubError(t, err)
+				if len(began) != test.attempts || e.Attempts != test.attempts {
+					t.Fatalf("%d attempts, and the error says %d; want %d", len(began), e.Attempts, test.attempts)
+				}
+				if took := time.Since(began[len(began)-1]); took != test.limit {
+					t.Errorf("the last attempt took %v, want %v", took, test.limit)
+				}
+				if e.Limit != test.limit || !e.Timeout() || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ampauth.ErrTimeout) {
+					t.Errorf("got %v with the limit %v, want a timeout after %v", err, e.Limit, test.limit)
+				}
+				if errors.Is(err, ampauth.ErrAmbiguous) != (test.op == ampauth.MutatingOperation) {
+					t.Errorf("%v says the wrong thing about being ambiguous", err)
+				}
+			})
+		})
+	}
+}
+
+func TestNegativeTimeoutIsNone(t *testing.T) {
+	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+		stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			time.Sleep(24 * time.Hour)
+		}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+			rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{Timeout: -1, MutationTimeout: -1}}
+			start := time.Now()
+			if status := stubStatus(t, rt, stubRequestTo(t.Context(), url, op, []byte("x"))); status != 200 || time.Since(start) != 24*time.Hour {
+				t.Errorf("status %d after %v, want 200 after a day", status, time.Since(start))
+			}
+		})
+	}
+}
+
+// The caller's deadline is no fault of the attempt's clock, and the other way.
+func TestCallersDeadlineIsToldFromTheAttempts(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		deadline time.Duration
+		took     time.Duration
+		limit    time.Duration
+	}{
+		{"the caller's comes first", 3 * time.Second, 3 * time.Second, 0},
+		{"the attempt's comes first", 11 * time.Second, 10 * time.Second, 10 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			stubBubble(t, stubSilent, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+				ctx, cancel := context.WithTimeout(t.Context(), test.deadline)
+				defer cancel()
+				start := time.Now()
+				rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{MutationTimeout: 10 * time.Second}}
+				_, err := rt.RoundTrip(stubRequestTo(ctx, url, ampauth.MutatingOperation, []byte("x")))
+				e := stubError(t, err)
+				if took := time.Since(start); took != test.took {
+					t.Errorf("it took %v, want %v", took, test.took)
+				}
+				if alive := ctx.Err() == nil; alive != (test.limit > 0) {
+					t.Errorf("the caller's context: %v", ctx.Err())
+				}
+				if e.Limit != test.limit || e.Kind != ampauth.ErrAmbiguous || !e.Timeout() || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ampauth.ErrTimeout) {
+					t.Errorf("got %v with the limit %v, want an ambiguous timeout with the limit %v", err, e.Limit, test.limit)
+				}
+				if !strings.HasPrefix(err.Error(), "ampauth: outcome unknown") {
+					t.Errorf("the text is %q", err)
+				}
+			})
+		})
+	}
+}
+
+func TestTimeoutCoversTheBody(t *testing.T) {
+	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+		t.Run(op.String(), func(t *testing.T) {
+			stubBubble(t, stubHangs(200), func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+				rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{Timeout: 5 * time.Second, MutationTimeout: 5 * time.Second}}
+				start := time.Now()
+				resp, err := rt.RoundTrip(stubRequestTo(t.Context(), url, op, []byte("x")))
+				if err != nil || time.Since(start) != 0 {
+					t.Fatalf("got %v after %v, want the response at once", err, time.Since(start))
+				}
+				defer resp.Body.Close()
+				text, err := io.ReadAll(resp.Body)
+				if took := time.Since(start); took != 5*time.Second || string(text) != "first" {
+					t.Errorf("read %q in %v, want the first half in 5 s", text, took)
+				}
+				e := stubError(t, err)
+				if e.Kind != ampauth.ErrTimeout || e.Limit != 5*time.Second || e.Outcome != ampauth.Answered || e.StatusCode != 200 || e.Attempts != 1 || !e.Timeout() || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v (%v), want an answered timeout after 5 s", err, e.Outcome)
+				}
+				// The response is there: that the operation was performed is not in doubt.
+				if errors.Is(err, ampauth.ErrAmbiguous) {
+					t.Errorf("%v is ambiguous", err)
+				}
+			})
+		})
+	}
+}
+
+// A body that was given back must not be cut by a clock that nobody needs any more.
+func TestSlowReaderHasTheWholeTimeout(t *testing.T) {
+	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		for i := range 9 {
+			_, _ = fmt.Fprint(w, i)
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(time.Second)
+		}
+	}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		start := time.Now()
+		resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := stubText(t, resp); text != "012345678" || time.Since(start) != 9*time.Second {
+			t.Errorf("read %q in %v", text, time.Since(start))
+		}
+	})
+}
+
+func TestClockIsReleasedWithTheBody(t *testing.T) {
+	ends := map[string]func(io.ReadCloser){
+		"read to its end": func(b io.ReadCloser) { _, _ = io.ReadAll(b) },
+		"closed unread":   func(b io.ReadCloser) { _ = b.Close() },
+		"closed half-way": func(b io.ReadCloser) { _, _ = b.Read(make([]byte, 1)); _ = b.Close() },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				base := stubScript(stubAnswer(200))
+				resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx := base.seen()[0].request.Context()
+				if ctx.Err() != nil {
+					t.Fatal("the attempt's context ended before its body")
+				}
+				end(resp.Body)
+				if ctx.Err() != context.Canceled {
+					t.Errorf("afterwards the attempt's context says %v, want context.Canceled", ctx.Err())
+				}
+				time.Sleep(time.Hour) // a clock that still ran would fire now
+				if cause := context.Cause(ctx); cause != context.Canceled {
+					t.Errorf("the attempt's context ended by %v", cause)
+				}
+				_ = resp.Body.Close()
+			})
+		})
+	}
+}
+
+func TestResponseWithoutABodyReleasesTheClockAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
+		})
+		resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if base.seen()[0].request.Context().Err() == nil {
+			t.Error("the attempt's context lives on")
+		}
+	})
+}
+
+func TestFailedAttemptsAreReleased(t *testing.T) {
+	for name, step := range map[string]stubStep{"errors": stubRefuse(), "responses": stubAnswer(503)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				base := stubScript(step)
+				resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				if err == nil {
+					stubText(t, resp)
+				}
+				for i, c := range base.seen() {
+					if c.request.Context().Err() == nil {
+						t.Errorf("the context of attempt %d lives on", i+1)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestEarlierAttemptsAreReleasedBeforeTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubAnswer(503, "Retry-After", "30"), stubAnswer(200))
+		time.AfterFunc(time.Second, func() {
+			if calls := base.seen(); len(calls) != 1 || calls[0].request.Context().Err() == nil {
+				t.Error("during the wait the first attempt's context lives on")
+			}
+		})
+		stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	})
+}
+
+func TestSwitchedProtocolOutlivesTheClock(t *testing.T) {
+	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+		ping := make([]byte, 4)
+		_, _ = io.ReadFull(buffered, ping)
+		_, _ = conn.Write(ping)
+	}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+			attempt := t.Context()
+			rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{Timeout: time.Second, MutationTimeout: time.Second}}
+			if op == ampauth.SafeOperation {
+				rt.Base = stubLayer(func(req *http.Request) (*http.Response, error) {
+					attempt = req.Context()
+					return base.RoundTrip(req)
+				})
+			}
+			req := stubRequestTo(t.Context(), url, op, nil)
+			req.Header.Set("Connection", "upgrade")
+			req.Header.Set("Upgrade", "echo")
+			resp, err := rt.RoundTrip(req)
+			if err != nil || resp.StatusCode != 101 {
+				t.Fatalf("%v: got (%v, %v), want 101", op, resp, err)
+			}
+			time.Sleep(time.Minute)
+			if attempt.Err() != nil {
+				t.Errorf("%v: the context ended: %v", op, context.Cause(attempt))
+			}
+			both, ok := resp.Body.(io.ReadWriteCloser)
+			if !ok {
+				t.Fatalf("%v: the body is %T and cannot be written to", op, resp.Body)
+			}
+			buffer := make([]byte, 4)
+			if _, err := io.WriteString(both, "ping"); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.ReadFull(both, buffer); err != nil || string(buffer) != "ping" {
+				t.Errorf("%v: the echo is %q, %v", op, buffer, err)
+			}
+			_ = both.Close()
+		}
+	})
+}
+
+// A body that breaks was answered, whatever the operation: nothing repeats it.
+func TestBodyThatBreaksIsAnswered(t *testing.T) {
+	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+		for _, config := range []ampauth.RetryConfig{{}, {Timeout: -1, MutationTimeout: -1}} {
+			t.Run(fmt.Sprintf("%v, timeout %v", op, config.Timeout), func(t *testing.T) {
+				requests := 0
+				stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+					requests++
+					_, _ = io.Copy(io.Discard, r.Body)
+					w.Header().Set("Content-Length", "10")
+					_, _ = io.WriteString(w, "first")
+					_ = http.NewResponseController(w).Flush()
+					panic(http.ErrAbortHandler)
+				}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+					rt := &ampauth.RetryTransport{Base: base, Retry: config}
+					resp, err := rt.RoundTrip(stubRequestTo(t.Context(), url, op, []byte("x")))
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer resp.Body.Close()
+					text, err := io.ReadAll(resp.Body)
+					if string(text) != "first" || !errors.Is(err, io.ErrUnexpectedEOF) || requests != 1 {
+						t.Errorf("read %q, %v in %d requests; want the first half and io.ErrUnexpectedEOF in 1", text, err, requests)
+					}
+					if e := stubError(t, err); e.Outcome != ampauth.Answered || e.StatusCode != 200 || errors.Is(err, ampauth.ErrAmbiguous) {
+						t.Errorf("got %v (%v), want Answered", err, e.Outcome)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestCallerWhoLeavesWhileReadingIsLetGo(t *testing.T) {
+	stubBubble(t, stubHangs(200), func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		ctx, cancel := context.WithCancel(t.Context())
+		resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequestTo(ctx, url, ampauth.SafeOperation, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		start := time.Now()
+		time.AfterFunc(time.Second, cancel)
+		_, err = io.ReadAll(resp.Body)
+		if e := stubError(t, err); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second || e.Timeout() || e.Outcome != ampauth.Answered {
+			t.Errorf("got %v after %v, want context.Canceled after 1 s", err, time.Since(start))
+		}
+	})
+}
+
+// The deadline of the caller ends the reading with the kind that it has elsewhere.
+func TestCallersDeadlineWhileReadingIsATimeout(t *testing.T) {
+	stubBubble(t, stubHangs(200), func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequestTo(ctx, url, ampauth.SafeOperation, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		_, err = io.ReadAll(resp.Body)
+		e := stubError(t, err)
+		if !errors.Is(err, context.DeadlineExceeded) || !e.Timeout() || e.Limit != 0 {
+			t.Errorf("got %v with the limit %v, want the caller's deadline", err, e.Limit)
+		}
+		if e.Kind != ampauth.ErrTimeout {
+			t.Errorf("the kind is %v, want ErrTimeout, as for a deadline before the response", e.Kind)
+		}
+	})
+}
+
+func TestClientTimeoutBoundsTheWholeCall(t *testing.T) {
+	stubBubble(t, stubSilent, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		client := &http.Client{Transport: &ampauth.RetryTransport{Base: base}, Timeout: 300 * time.Millisecond}
+		start := time.Now()
+		_, err := client.Do(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+		timeout, ok := errors.AsType[net.Error](err)
+		if !ok || !timeout.Timeout() || time.Since(start) != 300*time.Millisecond {
+			t.Errorf("got %v after %v, want a timeout after 300 ms", err, time.Since(start))
+		}
+	})
+}
+
+func TestResponseOverALongBodyIsReadWhole(t *testing.T) {
+	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		out := bufio.NewWriter(w)
+		for range 1 << 10 {
+			_, _ = out.Write(make([]byte, 1<<10))
+		}
+		_ = out.Flush()
+	}, func(t *testing.T, url string, l *memnet.Listener, base *http.Transport) {
+		for range 3 {
+			resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(stubText(t, resp)); n != 1<<20 {
+				t.Errorf("read %d bytes, want 1 MiB", n)
+			}
+			synctest.Wait()
+		}
+		if l.Dials() != 1 {
+			t.Errorf("%d connections, want 1", l.Dials())
+		}
+	})
+}

@@ -1,0 +1,578 @@
+package ampauth_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/memnet"
+)
+
+// stubKeep notes the body of each attempt and goes on to step.
+func stubKeep(bodies *[]string, step stubStep) stubStep {
+	return func(req *http.Request) (*http.Response, error) {
+		content, _ := io.ReadAll(req.Body)
+		*bodies = append(*bodies, string(content))
+		return step(req)
+	}
+}
+
+func TestBodyIsTheSameOnEachAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bodies []string
+		base := stubScript(stubKeep(&bodies, stubAnswer(429)), stubKeep(&bodies, stubAnswer(425)), stubKeep(&bodies, stubAnswer(200)))
+		stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequest(t.Context(), ampauth.MutatingOperation, []byte("payload")))
+		if fmt.Sprint(bodies) != "[payload payload payload]" {
+			t.Errorf("the attempts had the bodies %q", bodies)
+		}
+		for i, c := range base.seen() {
+			if c.request.ContentLength != 7 {
+				t.Errorf("attempt %d says %d bytes", i+1, c.request.ContentLength)
+			}
+		}
+	})
+}
+
+func TestBodyThatWasReadAndCannotBeMadeAnewIsSentOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, step := range []stubStep{stubAnswer(503), stubAnswer(429), stubBreak(io.EOF)} {
+			reader, writer := io.Pipe()
+			go func() {
+				_, _ = io.WriteString(writer, "payload")
+				_ = writer.Close()
+			}()
+			var bodies []string
+			base := stubScript(stubKeep(&bodies, step))
+			resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(t.Context(), ampauth.IdempotentOperation, reader))
+			if err == nil {
+				if text := stubText(t, resp); text != "body of the answer" {
+					t.Errorf("the response reads %q", text)
+				}
+			} else if !errors.Is(err, io.EOF) || stubError(t, err).Attempts != 1 {
+				t.Errorf("got %v", err)
+			}
+			if fmt.Sprint(bodies) != "[payload]" {
+				t.Errorf("the attempts had the bodies %q, want one", bodies)
+			}
+		}
+	})
+}
+
+func TestBodyOfWhichNothingWasReadIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turnedAway := func(req *http.Request) (*http.Response, error) {
+			stubUnused(req) // answered by its headers
+			return stubResponse(429, ""), nil
+		}
+		var bodies []string
+		body := newStubBody("payload")
+		base := stubScript(stubRefuse(), turnedAway, stubKeep(&bodies, stubAnswer(200)))
+		if status := stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequest(t.Context(), ampauth.MutatingOperation, body)); status != 200 {
+			t.Errorf("status %d", status)
+		}
+		if fmt.Sprint(bodies) != "[payload]" || base.attempts() != 3 || body.closed.Load() != 1 {
+			t.Errorf("bodies %q in %d attempts, closed %d times; want the whole one in the third", bodies, base.attempts(), body.closed.Load())
+		}
+	})
+}
+
+// A layer below may read and close late. It must not eat the next attempt's body,
+// nor close what is under way.
+func TestLateReaderOfAnEarlierAttemptGetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var early io.ReadCloser
+		var got string
+		body := newStubBody("payload")
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			early = req.Body
+			return nil, errStubDial
+		}, func(req *http.Request) (*http.Response, error) {
+			if n, err := early.Read(make([]byte, 3)); n != 0 || err == nil {
+				t.Errorf("the first attempt reads %d bytes, %v, in the second", n, err)
+			}
+			_ = early.Close()
+			if body.closed.Load() != 0 {
+				t.Error("the first attempt closes the body of the second")
+			}
+			content, _ := io.ReadAll(req.Body)
+			got = string(content)
+			return stubAnswer(200)(req)
+		})
+		stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequest(t.Context(), ampauth.MutatingOperation, body))
+		_ = early.Close()
+		if got != "payload" || body.closed.Load() != 1 {
+			t.Errorf("the second attempt read %q; the body was closed %d times", got, body.closed.Load())
+		}
+	})
+}
+
+// A transport may close the body after RoundTrip has returned.
+func TestBodyThatIsClosedLateIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, read := range map[string]bool{"read": true, "unread": false} {
+			body := newStubBody("payload")
+			base := stubScript(func(req *http.Request) (*http.Response, error) {
+				if read {
+					_, _ = io.ReadAll(req.Body)
+				}
+				time.AfterFunc(time.Minute, func() { _ = req.Body.Close() })
+				return stubResponse(200, ""), nil
+			})
+			stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequest(t.Context(), ampauth.MutatingOperation, body))
+			if body.closed.Load() != 0 {
+				t.Errorf("%s: the body was closed while the transport had it", name)
+			}
+			time.Sleep(time.Hour)
+			if body.closed.Load() != 1 {
+				t.Errorf("%s: the body was closed %d times, want once", name, body.closed.Load())
+			}
+		}
+	})
+}
+
+func TestBodyIsClosedOnceOnEveryPath(t *testing.T) {
+	auth := func(base http.RoundTripper, source ampauth.TokenSource) http.RoundTripper {
+		return &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}
+	}
+	none := stubNoToken(errors.New("no token today"))
+	cancelled := func(ctx context.Context) (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithCancel(ctx)
+		cancel()
+		return ctx, cancel
+	}
+	during := func(ctx context.Context) (context.Context, context.CancelFunc) {
+		return context.WithTimeout(ctx, time.Second)
+	}
+	paths := []struct {
+		name string
+		rt   func() http.RoundTripper
+		ctx  func(context.Context) (context.Context, context.CancelFunc)
+	}{
+		{name: "success", rt: func() http.RoundTripper { return stubScript(stubAnswer(200)) }},
+		{name: "answered before the body was read", rt: func() http.RoundTripper {
+			return stubScript(func(req *http.Request) (*http.Response, error) {
+				stubUnused(req)
+				return stubResponse(413, ""), nil
+			})
+		}},
+		{name: "error", rt: func() http.RoundTripper { return stubScript(stubBreak(io.EOF)) }},
+		{name: "dial error three times", rt: func() http.RoundTripper { return stubScript(stubRefuse()) }},
+		{name: "dial error, then an answer", rt: func() http.RoundTripper { return stubScript(stubRefuse(), stubAnswer(200)) }},
+		{name: "429 three times", rt: func() http.RoundTripper { return stubScript(stubAnswer(429)) }},
+		{name: "429 beyond the deadline", ctx: during, rt: func() http.RoundTripper { return stubScript(stubAnswer(429, "Retry-After", "5")) }},
+		{name: "attempt timeout", rt: func() http.RoundTripper { return stubScript(stubStall()) }},
+		{name: "caller leaves during the attempt", ctx: during, rt: func() http.RoundTripper { return stubScript(stubStall()) }},
+		{name: "caller left before", ctx: cancelled, rt: func() http.RoundTripper { return stubScript(stubAnswer(200)) }},
+		{name: "nothing returned", rt: func() http.RoundTripper {
+			return stubScript(func(req *http.Request) (*http.Response, error) { stubUse(req); return nil, nil })
+		}},
+		{name: "replay with a new token", rt: func() http.RoundTripper {
+			return auth(stubScript(stubAnswer(401), stubAnswer(200)), new(stubRenewing))
+		}},
+		{name: "refused with every token", rt: func() http.RoundTripper { return auth(stubScript(stubAnswer(401)), new(stubRenewing)) }},
+		{name: "refused, and none that is new", rt: func() http.RoundTripper {
+			return auth(stubScript(stubAnswer(401)), ampauth.StaticTokenSource(ampauth.SecretFromString("token")))
+		}},
+		{name: "refused unread, and none that is new", rt: func() http.RoundTripper {
+			return auth(stubScript(func(req *http.Request) (*http.Response, error) {
+				stubUnused(req)
+				return stubResponse(401, ""), nil
+			}), ampauth.StaticTokenSource(ampauth.SecretFromString("token")))
+		}},
+		{name: "caller leaves during the renewal", ctx: during, rt: func() http.RoundTripper {
+			return auth(stubScript(stubAnswer(401)), &stubRenewing{wait: time.Minute})
+		}},
+		{name: "no token", rt: func() http.RoundTripper { return auth(stubScript(stubAnswer(200)), none) }},
+		{name: "faulty AuthTransport", rt: func() http.RoundTripper { return auth(stubScript(stubAnswer(200)), nil) }},
+	}
+	for _, path := range paths {
+		for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+			for _, again := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%v/GetBody %v", path.name, op, again), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						ctx := t.Context()
+						if path.ctx != nil {
+							var cancel context.CancelFunc
+							ctx, cancel = path.ctx(ctx)
+							defer cancel()
+						}
+						first := newStubBody("payload")
+						bodies := []*stubBody{first}
+						req := stubRequest(ctx, op, first)
+						if again {
+							req.GetBody = func() (io.ReadCloser, error) {
+								bodies = append(bodies, newStubBody("payload"))
+								return bodies[len(bodies)-1], nil
+							}
+						}
+						resp, err := (&ampauth.RetryTransport{Base: path.rt()}).RoundTrip(req)
+						if err == nil {
+							stubText(t, resp)
+						}
+						time.Sleep(time.Minute) // a renewal that nobody waits for ends
+						for i, body := range bodies {
+							if n := body.closed.Load(); n != 1 {
+								t.Errorf("body %d of %d was closed %d times, want once", i+1, len(bodies), n)
+							}
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+type stubSource func() (ampauth.Token, error)
+
+func (f stubSource) Token(context.Context) (ampauth.Token, error) { return f() }
+
+func stubNoToken(err error) ampauth.TokenSource {
+	return stubSource(func() (ampauth.Token, error) { return ampauth.Token{}, err })
+}
+
+func TestBodyIsClosedOnceOverANetwork(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		refuse  int
+		handler http.HandlerFunc
+	}{
+		{"success", 0, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }},
+		{"dial refused twice", 2, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }},
+		{"dial refused for good", 9, nil},
+		{"connection cut", 0, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		{"turned away", 0, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(429) }},
+	} {
+		for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+			t.Run(test.name+"/"+op.String(), func(t *testing.T) {
+				body := newStubBody("payload")
+				stubBubble(t, test.handler, func(t *testing.T, url string, l *memnet.Listener, base *http.Transport) {
+					l.Refuse(test.refuse)
+					resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequestTo(t.Context(), url, op, body))
+					if err == nil {
+						stubText(t, resp)
+					}
+				})
+				if n := body.closed.Load(); n != 1 {
+					t.Errorf("the body was closed %d times, want once", n)
+				}
+			})
+		}
+	}
+}
+
+// A stubSeeker fails the test if it is sought.
+type stubSeeker struct {
+	t *testing.T
+	io.Reader
+}
+
+func (s stubSeeker) Seek(int64, int) (int64, error) {
+	s.t.Error("the body was sought")
+	return 0, errors.New("sought")
+}
+
+func (s stubSeeker) Close() error { return nil }
+
+func TestBodyStartsWhereItsReaderStands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at6 := bytes.NewReader([]byte("HEADERpayload"))
+		_, _ = at6.Seek(6, io.SeekStart)
+		for name, body := range map[string]any{
+			"bytes.Reader":  io.Reader(at6),
+			"ReadSeeker":    io.Reader(stubSeeker{t, strings.NewReader("payload")}),
+			"*bytes.Buffer": io.Reader(bytes.NewBufferString("payload")),
+		} {
+			var bodies []string
+			base := stubScript(stubRefuse(), stubKeep(&bodies, stubAnswer(200)))
+			stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequest(t.Context(), ampauth.MutatingOperation, body))
+			if fmt.Sprint(bodies) != "[payload]" {
+				t.Errorf("%s: the attempts had the bodies %q", name, bodies)
+			}
+		}
+	})
+}
+
+func TestGetBodyThatFailsEndsInTheLastResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, step := range []stubStep{stubAnswer(503), stubRefuse()} {
+			base := stubScript(step)
+			req := stubRequest(t.Context(), ampauth.IdempotentOperation, []byte("x"))
+			asked := 0
+			req.GetBody = func() (io.ReadCloser, error) { asked++; return nil, errors.New("the file is gone") }
+			resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(req)
+			if base.attempts() != 1 || asked != 1 {
+				t.Errorf("%d attempts, GetBody called %d times; want 1 and 1", base.attempts(), asked)
+			}
+			if err == nil {
+				if text := stubText(t, resp); resp.StatusCode != 503 || text != "body of the answer" {
+					t.Errorf("got %d %q, want the 503 whole", resp.StatusCode, text)
+				}
+			} else if !errors.Is(err, errStubDial) || stubError(t, err).Attempts != 1 {
+				t.Errorf("got %v, want the dial error", err)
+			}
+		}
+	})
+}
+
+func TestGetBodyIsOnlyCalledForARepeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, step := range []stubStep{stubAnswer(200), stubAnswer(404), stubAnswer(503)} {
+			base := stubScript(step)
+			req := stubRequest(t.Context(), ampauth.SafeOperation, []byte("x"))
+			getBody := req.GetBody
+			asked := 0
+			req.GetBody = func() (io.ReadCloser, error) { asked++; return getBody() }
+			stubStatus(t, &ampauth.RetryTransport{Base: base}, req)
+			if asked != base.attempts()-1 {
+				t.Errorf("GetBody was called %d times for %d attempts", asked, base.attempts())
+			}
+		}
+	})
+}
+
+func TestUploadThatIsAnsweredEarlyIsWholeTheSecondTime(t *testing.T) {
+	payload := bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
+	want := sha256.Sum256(payload)
+	for _, chunked := range []bool{false, true} {
+		for _, op := range []ampauth.Operation{ampauth.IdempotentOperation, ampauth.SafeOperation} {
+			t.Run(fmt.Sprintf("chunked %v, %v", chunked, op), func(t *testing.T) {
+				var mu sync.Mutex
+				var accepted []string
+				requests := 0
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					requests++
+					first := requests == 1
+					mu.Unlock()
+					if first {
+						_ = http.NewResponseController(w).EnableFullDuplex()
+						_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
+						w.WriteHeader(503)
+						return
+					}
+					hash := sha256.New()
+					if _, err := io.Copy(hash, r.Body); err != nil {
+						return
+					}
+					mu.Lock()
+					accepted = append(accepted, fmt.Sprintf("%x", hash.Sum(nil)))
+					mu.Unlock()
+				}))
+				defer server.Close()
+				rt := &ampauth.RetryTransport{Base: stubPooled(t), Retry: stubQuick}
+				req := stubRequestTo(t.Context(), server.URL, op, payload)
+				if chunked {
+					req.ContentLength = -1
+				}
+				if status := stubStatus(t, rt, req); status != 200 {
+					t.Errorf("status %d, want 200", status)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if len(accepted) != 1 || accepted[0] != fmt.Sprintf("%x", want) {
+					t.Errorf("of %d requests %d were accepted, whole: %v", requests, len(accepted), len(accepted) == 1 && accepted[0] == fmt.Sprintf("%x", want))
+				}
+			})
+		}
+	}
+}
+
+// stubNoWait has no backoff to speak of, so that durations are exact.
+var stubNoWait = ampauth.RetryConfig{BaseDelay: 1, MaxDelay: 1}
+
+func TestStalledBodyIsWaitedForAQuarterOfASecond(t *testing.T) {
+	for name, config := range map[string]ampauth.RetryConfig{
+		"with a timeout":    stubNoWait,
+		"without a timeout": {BaseDelay: 1, MaxDelay: 1, Timeout: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			requests := 0
+			stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+				if requests++; requests == 1 {
+					stubHangs(503)(w, r)
+				}
+			}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+				start := time.Now()
+				status := stubStatus(t, &ampauth.RetryTransport{Base: base, Retry: config}, stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+				if took := time.Since(start); status != 200 || took != 250*time.Millisecond {
+					t.Errorf("status %d after %v, want 200 after exactly 250 ms", status, took)
+				}
+			})
+		})
+	}
+}
+
+// The same bound holds for the refusal of a token, whose body is read before the
+// renewal: it does not count twice.
+func TestStalledRefusalIsWaitedForAQuarterOfASecond(t *testing.T) {
+	requests := 0
+	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		if requests++; requests == 1 {
+			stubHangs(401)(w, r)
+		}
+	}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: &stubRenewing{wait: 2 * time.Second}, Origin: url}}
+		start := time.Now()
+		status := stubStatus(t, rt, stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+		if took := time.Since(start); status != 200 || took != 2250*time.Millisecond {
+			t.Errorf("status %d after %v, want 200 after 250 ms and the 2 s of the renewal", status, took)
+		}
+	})
+}
+
+func TestEndlessBodyIsNotReadOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var read atomic.Int64
+		body := newStubBody("")
+		body.Reader = stubReader(func(p []byte) (int, error) { read.Add(int64(len(p))); return len(p), nil })
+		base := stubScript(func(*http.Request) (*http.Response, error) {
+			resp := stubResponse(503, "")
+			resp.Body = body
+			return resp, nil
+		}, stubAnswer(200))
+		start := time.Now()
+		status := stubStatus(t, &ampauth.RetryTransport{Base: base, Retry: stubNoWait}, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if n := read.Load(); status != 200 || n > 64<<10 || time.Since(start) != 0 {
+			t.Errorf("status %d after %v and %d bytes, want 200 at once after at most 64 KiB", status, time.Since(start), n)
+		}
+		if body.closed.Load() != 1 {
+			t.Errorf("the body was closed %d times, want once", body.closed.Load())
+		}
+	})
+}
+
+type stubReader func([]byte) (int, error)
+
+func (f stubReader) Read(p []byte) (int, error) { return f(p) }
+
+func TestRefusedResponsesGiveTheirConnectionBack(t *testing.T) {
+	var opened, requests atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1)%3 != 0 {
+			w.WriteHeader(503)
+		}
+		_, _ = w.Write(make([]byte, 1<<10))
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	config := stubQuick
+	config.Budget = -1
+	rt := &ampauth.RetryTransport{Base: stubPooled(t), Retry: config}
+	call := func() { stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, ampauth.SafeOperation, nil)) }
+	call()
+	before := runtime.NumGoroutine()
+	for range 30 {
+		call()
+	}
+	if n := opened.Load(); n != 1 {
+		t.Errorf("%d connections for %d requests, want 1", n, requests.Load())
+	}
+	if after := runtime.NumGoroutine(); after > before+5 {
+		t.Errorf("%d goroutines, and before %d", after, before)
+	}
+}
+
+func TestFailuresLeaveIdleConnectionsOpen(t *testing.T) {
+	const idle = 8
+	var failing atomic.Bool
+	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/cut":
+			panic(http.ErrAbortHandler)
+		case failing.Load():
+			w.WriteHeader(503)
+		default:
+			time.Sleep(time.Second)
+		}
+	}, func(t *testing.T, url string, l *memnet.Listener, base *http.Transport) {
+		base.MaxIdleConnsPerHost = idle
+		rt := &ampauth.RetryTransport{Base: base}
+		all := func() {
+			var wg sync.WaitGroup
+			for range idle {
+				wg.Go(func() { stubStatus(t, rt, stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil)) })
+			}
+			wg.Wait()
+			synctest.Wait()
+		}
+		all()
+		if l.Dials() != idle {
+			t.Fatalf("%d connections, want %d", l.Dials(), idle)
+		}
+		failing.Store(true)
+		stubStatus(t, rt, stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil)) // three times 503
+		failing.Store(false)
+		all()
+		if n := l.Dials() - idle; n != 0 {
+			t.Errorf("%d new connections after a call that ended in 503, want none", n)
+		}
+		// Three attempts lose a connection each, and no more.
+		_, err := rt.RoundTrip(stubRequestTo(t.Context(), url+"/cut", ampauth.IdempotentOperation, []byte("x")))
+		if n := stubError(t, err).Attempts; n != 3 {
+			t.Errorf("%d attempts", n)
+		}
+		all()
+		if n := l.Dials() - idle; n > 3 {
+			t.Errorf("%d new connections after three that broke, want at most 3", n)
+		}
+	})
+}
+
+func TestRefusalIsWholeWhenNoOtherTokenIsHad(t *testing.T) {
+	for name, size := range map[string]int{"small": 20, "as much as is read ahead": 64 << 10, "large": 200 << 10} {
+		t.Run(name, func(t *testing.T) {
+			content := strings.Repeat("r", size)
+			stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(401)
+				_, _ = io.WriteString(w, content)
+			}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+				source := ampauth.StaticTokenSource(ampauth.SecretFromString("token"))
+				rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: url}}
+				resp, err := rt.RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+				if err != nil || resp.StatusCode != 401 {
+					t.Fatalf("got (%v, %v), want the 401", resp, err)
+				}
+				if text := stubText(t, resp); text != content {
+					t.Errorf("%d bytes of the refusal, want %d", len(text), size)
+				}
+			})
+		})
+	}
+}
+
+// The time of an attempt bounds a refusal's body as it does any other's.
+func TestRefusalThatStallsIsBoundedByTheTimeout(t *testing.T) {
+	stubBubble(t, stubHangs(401), func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		source := ampauth.StaticTokenSource(ampauth.SecretFromString("token"))
+		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: url}}
+		resp, err := rt.RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		start := time.Now()
+		_, err = io.ReadAll(resp.Body)
+		if e := stubError(t, err); e.Kind != ampauth.ErrTimeout || e.StatusCode != 401 || time.Since(start) > 10*time.Second {
+			t.Errorf("got %v after %v, want a timeout within 10 s", err, time.Since(start))
+		}
+	})
+}

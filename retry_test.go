@@ -1,0 +1,724 @@
+package ampauth_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ampauth/ampauth"
+)
+
+func TestBackoffIsExponentialWithFullJitterAndCapped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const draws = 1000
+		base := stubScript(stubAnswer(503))
+		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{
+			MaxAttempts: draws + 6, BaseDelay: time.Second, MaxDelay: 20 * time.Second, Budget: -1,
+		}}
+		if status := stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil)); status != 503 {
+			t.Errorf("status %d", status)
+		}
+		waits := base.waits()
+		if len(waits) != draws+5 {
+			t.Fatalf("%d waits, want %d", len(waits), draws+5)
+		}
+		ceilings := []time.Duration{1, 2, 4, 8, 16}
+		var quarters [4]int
+		for i, wait := range waits {
+			ceiling := 20 * time.Second
+			if i < len(ceilings) {
+				ceiling = ceilings[i] * time.Second
+			} else {
+				quarters[min(max(int(4*wait/ceiling), 0), 3)]++
+			}
+			if wait < 0 || wait >= ceiling {
+				t.Errorf("wait %d is %v, want one of [0, %v)", i+1, wait, ceiling)
+			}
+		}
+		for i, n := range quarters { // 250 each, with a deviation of 14
+			if n < 150 || n > 350 {
+				t.Errorf("%d of %d waits are in quarter %d of the range: not full jitter (%v)", n, draws, i+1, quarters)
+			}
+		}
+	})
+}
+
+func TestFirstWaitsGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sums [3]time.Duration
+		for range 400 {
+			base := stubScript(stubRefuse())
+			rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{MaxAttempts: 4, BaseDelay: time.Second}}
+			_, _ = rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+			for i, wait := range base.waits() {
+				if ceiling := time.Second << i; wait >= ceiling {
+					t.Errorf("wait %d is %v, want less than %v", i+1, wait, ceiling)
+				}
+				sums[i] += wait
+			}
+		}
+		for i, sum := range sums {
+			mean, want := sum/400, time.Second<<i/2
+			if mean < want*8/10 || mean > want*12/10 {
+				t.Errorf("the mean of wait %d is %v, want about %v", i+1, mean, want)
+			}
+		}
+	})
+}
+
+func TestRetryAfterIsAFloorThatIsJitteredUpwards(t *testing.T) {
+	for _, status := range []int{429, 503} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const draws, base = 1000, 500 * time.Millisecond
+				script := stubScript(stubAnswer(status, "Retry-After", "7"))
+				rt := &ampauth.RetryTransport{Base: script, Retry: ampauth.RetryConfig{MaxAttempts: draws + 1, BaseDelay: base, Budget: -1}}
+				stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				low, high := time.Duration(math.MaxInt64), time.Duration(0)
+				for _, wait := range script.waits() {
+					low, high = min(low, wait), max(high, wait)
+				}
+				if low < 7*time.Second || high > 7*time.Second+base {
+					t.Errorf("waits of %v to %v, want 7 s and at most %v more", low, high, base)
+				}
+				if high-low < base/2 {
+					t.Errorf("waits of %v to %v are not spread", low, high)
+				}
+			})
+		})
+	}
+}
+
+func TestRetryAfterForms(t *testing.T) {
+	const start = "Sat, 01 Jan 2000 00:00:00 GMT" // where a bubble's clock starts
+	const atOnce = time.Duration(-1)
+	backoff := time.Duration(0) // no floor
+	tests := []struct {
+		name   string
+		header []string
+		floor  time.Duration
+	}{
+		{"seconds", []string{"Retry-After", "2"}, 2 * time.Second},
+		{"seconds within white space", []string{"Retry-After", " \t2 "}, 2 * time.Second},
+		{"zero", []string{"Retry-After", "0"}, backoff},
+		{"empty", []string{"Retry-After", ""}, backoff},
+		{"fraction", []string{"Retry-After", "1.5"}, backoff},
+		{"negative", []string{"Retry-After", "-5"}, backoff},
+		{"words", []string{"Retry-After", "soon"}, backoff},
+		{"as long as the cap", []string{"Retry-After", "60"}, time.Minute},
+		{"above the cap", []string{"Retry-After", "61"}, atOnce},
+		{"overflow of nanoseconds", []string{"Retry-After", "9223372037"}, atOnce},
+		{"twenty nines", []string{"Retry-After", strings.Repeat("9", 20)}, atOnce},
+		{"a date", []string{"Retry-After", "Sat, 01 Jan 2000 00:00:09 GMT"}, 9 * time.Second},
+		{"a date of RFC 850", []string{"Retry-After", "Saturday, 01-Jan-00 00:00:09 GMT"}, 9 * time.Second},
+		{"a date of asctime", []string{"Retry-After", "Sat Jan  1 00:00:09 2000"}, 9 * time.Second},
+		{"a date in the past", []string{"Retry-After", "Fri, 31 Dec 1999 23:59:00 GMT"}, backoff},
+		{"a date by a clock that is fast", []string{"Retry-After", "Sat, 01 Jan 2000 01:00:05 GMT", "Date", "Sat, 01 Jan 2000 01:00:00 GMT"}, 5 * time.Second},
+		{"a date by a clock that is slow", []string{"Retry-After", start, "Date", "Fri, 31 Dec 1999 23:59:53 GMT"}, 7 * time.Second},
+		{"a date far away", []string{"Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"}, atOnce},
+		{"two fields", []string{"Retry-After", "2", "Retry-After", "3"}, 3 * time.Second},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				base := stubScript(stubAnswer(429, test.header...), stubAnswer(200))
+				rt := &ampauth.RetryTransport{Base: base}
+				status := stubStatus(t, rt, stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x")))
+				waits := base.waits()
+				switch {
+				case test.floor == atOnce:
+					if status != 429 || len(waits) != 0 || time.Since(base.seen()[0].at) != 0 {
+						t.Errorf("status %d after the waits %v, want the 429 at once", status, waits)
+					}
+				case status != 200 || len(waits) != 1:
+					t.Errorf("status %d after the waits %v, want 200 after one", status, waits)
+				case waits[0] < test.floor || waits[0] >= test.floor+time.Second:
+					t.Errorf("waited %v, want at least %v and less than 1 s more", waits[0], test.floor)
+				case test.floor == backoff && waits[0] == 0:
+					t.Error("no wait at all: this loops hot")
+				}
+			})
+		})
+	}
+}
+
+func TestRetryAfterOfOtherAnswersIsNoFloor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubAnswer(500, "Retry-After", "50"), stubAnswer(200))
+		rt := &ampauth.RetryTransport{Base: base}
+		stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if w := base.waits(); len(w) != 1 || w[0] >= time.Second {
+			t.Errorf("waits %v, want one below 1 s", w)
+		}
+	})
+}
+
+func TestRetryAfterCapIsSettable(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		cap    time.Duration
+		after  string
+		waited bool
+	}{
+		{"below", 5 * time.Second, "5", true},
+		{"above", 5 * time.Second, "6", false},
+		{"none", -1, "86400", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				base := stubScript(stubAnswer(503, "Retry-After", test.after), stubAnswer(200))
+				rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{MaxRetryAfter: test.cap}}
+				stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				if waited := base.attempts() == 2; waited != test.waited {
+					t.Errorf("a Retry-After of %s s with a cap of %v: waited is %v", test.after, test.cap, waited)
+				}
+			})
+		})
+	}
+}
+
+// Never sleep into a deadline: whatever there is, is returned at once, whole.
+func TestWaitBeyondTheDeadlineGivesTheResponseAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		status int
+		header []string
+		config ampauth.RetryConfig
+	}{
+		{"a 429 that asks for 2 s", 429, []string{"Retry-After", "2"}, ampauth.RetryConfig{}},
+		{"a 503 that asks for 2 s", 503, []string{"Retry-After", "2"}, ampauth.RetryConfig{}},
+		{"a 503 above the cap", 503, []string{"Retry-After", "3600"}, ampauth.RetryConfig{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				body := newStubBody("slow down")
+				base := stubScript(func(req *http.Request) (*http.Response, error) {
+					stubUse(req)
+					resp := stubResponse(test.status, "", test.header...)
+					resp.Body = body
+					return resp, nil
+				})
+				start := time.Now()
+				rt := &ampauth.RetryTransport{Base: base, Retry: test.config}
+				resp, err := rt.RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+				if err != nil || resp.StatusCode != test.status {
+					t.Fatalf("got (%v, %v), want the %d", resp, err, test.status)
+				}
+				if took := time.Since(start); took != 0 {
+					t.Errorf("it took %v, want no time at all", took)
+				}
+				if body.read.Load() != 0 || body.closed.Load() != 0 {
+					t.Error("the body was touched")
+				}
+				if text := stubText(t, resp); text != "slow down" {
+					t.Errorf("the body is %q", text)
+				}
+			})
+		})
+	}
+}
+
+func TestBackoffBeyondTheDeadlineGivesTheErrorAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+		defer cancel()
+		base := stubScript(stubRefuse())
+		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{BaseDelay: time.Hour, MaxDelay: time.Hour}}
+		start := time.Now()
+		_, err := rt.RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+		if time.Since(start) != 0 || base.attempts() != 1 || !errors.Is(err, errStubDial) || stubError(t, err).Attempts != 1 {
+			t.Errorf("got %v after %d attempts and %v, want the dial error at once", err, base.attempts(), time.Since(start))
+		}
+	})
+}
+
+func TestMaxAttemptsIsExact(t *testing.T) {
+	for _, n := range []int{0, 1, 2, 3, 7} {
+		synctest.Test(t, func(t *testing.T) {
+			want := n
+			if n == 0 {
+				want = 3 // the default
+			}
+			for _, step := range []stubStep{stubAnswer(502), stubRefuse()} {
+				base := stubScript(step)
+				rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{MaxAttempts: n}}
+				resp, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				if err == nil {
+					stubText(t, resp)
+				} else if got := stubError(t, err).Attempts; got != want {
+					t.Errorf("the error says %d attempts, want %d", got, want)
+				}
+				if got := base.attempts(); got != want {
+					t.Errorf("MaxAttempts %d: %d attempts, want %d", n, got, want)
+				}
+				for i, c := range base.seen() {
+					if c.number != i+1 {
+						t.Errorf("attempt %d says it is number %d", i+1, c.number)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestExhaustionReturnsTheLastResponseWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var earlier []*stubBody
+		n := 0
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			n++
+			resp := stubResponse(503, "")
+			body := newStubBody(strings.Repeat("x", n))
+			earlier = append(earlier, body)
+			resp.Body = body
+			return resp, nil
+		})
+		rt := &ampauth.RetryTransport{Base: base}
+		req := stubRequest(t.Context(), ampauth.SafeOperation, nil)
+		resp, err := rt.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := earlier[2]
+		if last.read.Load() != 0 || last.closed.Load() != 0 {
+			t.Error("the last body was touched")
+		}
+		if text := stubText(t, resp); text != "xxx" {
+			t.Errorf("the body is %q, want that of the third answer", text)
+		}
+		if resp.Request != req {
+			t.Error("the response's request is not the caller's")
+		}
+		for i, body := range earlier {
+			if n := body.closed.Load(); n != 1 {
+				t.Errorf("body %d was closed %d times, want once", i+1, n)
+			}
+		}
+	})
+}
+
+func TestExhaustionByErrorsReturnsTheLastOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := &ampauth.RetryTransport{Base: stubScript(stubAnswer(502), stubBreak(io.EOF), stubBreak(errStubReset))}
+		resp, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		e := stubError(t, err)
+		if resp != nil || !errors.Is(err, errStubReset) || errors.Is(err, io.EOF) || e.Attempts != 3 || e.Op != "request" {
+			t.Errorf("got (%v, %v), want the last error after 3 attempts", resp, err)
+		}
+	})
+}
+
+// A caller who leaves is let go at once, wherever the call stands.
+func TestCallerWhoLeavesDuringTheBackoffIsLetGo(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		step    stubStep
+		is      error
+		status  int
+		outcome ampauth.Outcome
+	}{
+		{"after an error", stubRefuse(), errStubDial, 0, ampauth.NotSent},
+		{"after an ambiguous error", stubBreak(io.EOF), io.EOF, 0, ampauth.Ambiguous},
+		{"after a response", stubAnswer(503), nil, 503, ampauth.Answered},
+		{"after a 429", stubAnswer(429, "Retry-After", "30"), nil, 429, ampauth.Rejected},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				base := stubScript(test.step)
+				rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{BaseDelay: 1 << 62, MaxDelay: 1 << 62}}
+				time.AfterFunc(time.Second, cancel)
+				start := time.Now()
+				body := newStubBody("x")
+				req := stubRequest(ctx, ampauth.IdempotentOperation, body)
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("x")), nil }
+				resp, err := rt.RoundTrip(req)
+				if took := time.Since(start); took != time.Second {
+					t.Errorf("it took %v, want the second until the caller left", took)
+				}
+				e := stubError(t, err)
+				if resp != nil || !errors.Is(err, context.Canceled) || (test.is != nil && !errors.Is(err, test.is)) {
+					t.Errorf("%v is not both the cancellation and %v", err, test.is)
+				}
+				if e.Attempts != 1 || e.StatusCode != test.status || e.Outcome != test.outcome || base.attempts() != 1 {
+					t.Errorf("the error says %d attempts, status %d, %v; want 1, %d, %v", e.Attempts, e.StatusCode, e.Outcome, test.status, test.outcome)
+				}
+				if n := body.closed.Load(); n != 1 {
+					t.Errorf("the caller's body was closed %d times, want once", n)
+				}
+			})
+		})
+	}
+}
+
+func TestCallerWhoLeftBeforeIsNotServed(t *testing.T) {
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, cancelLate := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancelLate()
+	for _, ctx := range []context.Context{gone, late} {
+		base := stubScript(stubAnswer(200))
+		body := newStubBody("x")
+		_, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(ctx, ampauth.MutatingOperation, body))
+		e := stubError(t, err)
+		if !errors.Is(err, ctx.Err()) || e.Outcome != ampauth.NotSent || e.Attempts != 0 {
+			t.Errorf("got %v (%v, %d attempts), want %v, NotSent, 0", err, e.Outcome, e.Attempts, ctx.Err())
+		}
+		if base.attempts() != 0 || body.closed.Load() != 1 || body.read.Load() != 0 {
+			t.Errorf("%d attempts; the body was closed %d times and read %d times", base.attempts(), body.closed.Load(), body.read.Load())
+		}
+	}
+}
+
+func TestCallerWhoLeavesDuringAnAttemptGetsNoOther(t *testing.T) {
+	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			base := stubScript(stubStall())
+			time.AfterFunc(time.Second, cancel)
+			_, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(ctx, op, []byte("x")))
+			if !errors.Is(err, context.Canceled) || base.attempts() != 1 || stubError(t, err).Attempts != 1 {
+				t.Errorf("got %v after %d attempts, want context.Canceled after 1", err, base.attempts())
+			}
+			if errors.Is(err, ampauth.ErrAmbiguous) != (op == ampauth.MutatingOperation) {
+				t.Errorf("%v: %v says the wrong thing about being ambiguous", op, err)
+			}
+			if errors.Is(err, context.DeadlineExceeded) || stubError(t, err).Timeout() {
+				t.Errorf("%v says it is a timeout", err)
+			}
+		})
+	}
+}
+
+func TestCauseOfACancellationIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		why := errors.New("shutting down")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(why) })
+		_, err := (&ampauth.RetryTransport{Base: stubScript(stubStall())}).RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+		if !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+			t.Errorf("%v is not both the cancellation and its cause", err)
+		}
+	})
+}
+
+func TestWithoutRetryThereIsOneAttempt(t *testing.T) {
+	for _, step := range []stubStep{stubAnswer(503), stubAnswer(429), stubRefuse()} {
+		base := stubScript(step)
+		ctx := ampauth.WithoutRetry(t.Context())
+		resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+		if err == nil {
+			stubText(t, resp)
+		}
+		if base.attempts() != 1 {
+			t.Errorf("%d attempts, want 1", base.attempts())
+		}
+	}
+}
+
+// stubHeaderLayer is a layer of somebody else's: it copies the request.
+func stubHeaderLayer(base http.RoundTripper) http.RoundTripper {
+	return stubLayer(func(req *http.Request) (*http.Response, error) {
+		copied := req.Clone(req.Context())
+		copied.Header.Set("X-Layer", "1")
+		return base.RoundTrip(copied)
+	})
+}
+
+type stubLayer func(*http.Request) (*http.Response, error)
+
+func (f stubLayer) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+func TestStackedRetryTransportsDoNotMultiply(t *testing.T) {
+	source := ampauth.StaticTokenSource(ampauth.SecretFromString("token"))
+	auth := func(base http.RoundTripper) http.RoundTripper {
+		return &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}
+	}
+	retry := func(base http.RoundTripper) http.RoundTripper { return &ampauth.RetryTransport{Base: base} }
+	stacks := map[string]func(http.RoundTripper) http.RoundTripper{
+		"retry over retry": func(b http.RoundTripper) http.RoundTripper { return retry(retry(b)) },
+		"three":            func(b http.RoundTripper) http.RoundTripper { return retry(retry(retry(b))) },
+		"retry over auth over retry": func(b http.RoundTripper) http.RoundTripper {
+			return retry(auth(retry(b)))
+		},
+		"auth over retry over retry": func(b http.RoundTripper) http.RoundTripper { return auth(retry(retry(b))) },
+		"retry over auth":            func(b http.RoundTripper) http.RoundTripper { return retry(auth(b)) },
+		"auth over retry":            func(b http.RoundTripper) http.RoundTripper { return auth(retry(b)) },
+		"with a layer between": func(b http.RoundTripper) http.RoundTripper {
+			return retry(stubHeaderLayer(auth(stubHeaderLayer(retry(b)))))
+		},
+	}
+	for name, stack := range stacks {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for _, step := range []stubStep{stubAnswer(503), stubRefuse()} {
+					base := stubScript(step)
+					resp, err := stack(base).RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+					if err == nil {
+						stubText(t, resp)
+					} else if n := stubError(t, err).Attempts; n != 3 || !errors.Is(err, errStubDial) {
+						t.Errorf("got %v, want the dial error after 3 attempts", err)
+					}
+					if base.attempts() != 3 {
+						t.Errorf("%d attempts, want 3", base.attempts())
+					}
+				}
+				base := stubScript(stubBreak(io.EOF))
+				_, err := stack(base).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x")))
+				if !errors.Is(err, ampauth.ErrAmbiguous) || base.attempts() != 1 {
+					t.Errorf("a mutation ended in %v after %d attempts", err, base.attempts())
+				}
+			})
+		})
+	}
+}
+
+func TestFaultsOfTheTransportBelowAreOneClearError(t *testing.T) {
+	auth := func(base http.RoundTripper) http.RoundTripper {
+		return &ampauth.AuthTransport{Base: base, Source: ampauth.StaticTokenSource(ampauth.SecretFromString("token")), Origin: "https://api.test"}
+	}
+	nothing := func(req *http.Request) (*http.Response, error) {
+		stubUse(req)
+		return nil, nil
+	}
+	for name, wrap := range map[string]func(http.RoundTripper) http.RoundTripper{
+		"below the RetryTransport": func(b http.RoundTripper) http.RoundTripper { return b },
+		"below an AuthTransport":   auth,
+	} {
+		t.Run("nothing returned, "+name, func(t *testing.T) {
+			for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+				base := stubScript(nothing)
+				resp, err := (&ampauth.RetryTransport{Base: wrap(base)}).RoundTrip(stubRequest(t.Context(), op, []byte("x")))
+				e := stubError(t, err)
+				if resp != nil || base.attempts() != 1 || e.Attempts != 1 {
+					t.Errorf("%v: got (%v, %v) after %d attempts, the error says %d; want one attempt", op, resp, err, base.attempts(), e.Attempts)
+				}
+				// Nobody knows what became of it.
+				if errors.Is(err, ampauth.ErrAmbiguous) != (op == ampauth.MutatingOperation) {
+					t.Errorf("%v: %v says the wrong thing about being ambiguous", op, err)
+				}
+			}
+		})
+		t.Run("response and error, "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				body := newStubBody("x")
+				base := stubScript(func(*http.Request) (*http.Response, error) {
+					resp := stubResponse(200, "")
+					resp.Body = body
+					return resp, io.ErrUnexpectedEOF
+				})
+				resp, err := (&ampauth.RetryTransport{Base: wrap(base)}).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, nil))
+				if resp != nil || !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("got (%v, %v), want only the error", resp, err)
+				}
+				if n := body.closed.Load(); n != 1 {
+					t.Errorf("the body was closed %d times, want once", n)
+				}
+			})
+		})
+		t.Run("no body, "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bare := func(status int) stubStep {
+					return func(req *http.Request) (*http.Response, error) {
+						return &http.Response{StatusCode: status, Header: http.Header{}}, nil
+					}
+				}
+				rt := &ampauth.RetryTransport{Base: wrap(stubScript(bare(503), bare(200)))}
+				resp, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				if err != nil || resp.StatusCode != 200 || resp.Body == nil {
+					t.Fatalf("got (%v, %v), want a 200 with a body", resp, err)
+				}
+				if text := stubText(t, resp); text != "" {
+					t.Errorf("the body is %q", text)
+				}
+			})
+		})
+		t.Run("panic, "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var attempt context.Context
+				base := stubScript(func(req *http.Request) (*http.Response, error) {
+					attempt = req.Context()
+					panic("boom")
+				})
+				defer func() {
+					if v := recover(); v != "boom" {
+						t.Errorf("recovered %v, want the panic as it was", v)
+					}
+					if attempt.Err() == nil {
+						t.Error("the attempt's context lives on")
+					}
+				}()
+				_, _ = (&ampauth.RetryTransport{Base: wrap(base)}).RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+			})
+		})
+	}
+}
+
+func TestRequestsThatCannotBeSent(t *testing.T) {
+	for name, spoil := range map[string]func(*http.Request){
+		"no URL":    func(r *http.Request) { r.URL = nil },
+		"no header": func(r *http.Request) { r.Header = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := newStubBody("x")
+			req := stubRequest(t.Context(), ampauth.SafeOperation, body)
+			spoil(req)
+			base := stubScript(stubAnswer(200))
+			_, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(req)
+			if e := stubError(t, err); e.Outcome != ampauth.NotSent || base.attempts() != 0 || body.closed.Load() != 1 {
+				t.Errorf("got %v (%v), %d attempts, body closed %d times; want NotSent, 0, once", err, e.Outcome, base.attempts(), body.closed.Load())
+			}
+		})
+	}
+}
+
+func TestFaultyConfigurationIsOneClearError(t *testing.T) {
+	body := newStubBody("x")
+	base := stubScript(stubAnswer(200))
+	rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{MaxAttempts: -1, BaseDelay: -1}}
+	_, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, body))
+	if !errors.Is(err, ampauth.ErrConfig) || base.attempts() != 0 || body.closed.Load() != 1 {
+		t.Errorf("got %v, %d attempts, body closed %d times; want ErrConfig, 0, once", err, base.attempts(), body.closed.Load())
+	}
+	for _, field := range []string{"MaxAttempts", "BaseDelay"} {
+		if !strings.Contains(err.Error(), field) {
+			t.Errorf("%v does not name %s", err, field)
+		}
+	}
+}
+
+func TestCallersRequestIsTheSameAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubAnswer(429), stubAnswer(429), stubAnswer(200))
+		req := stubRequest(t.Context(), ampauth.MutatingOperation, []byte("payload"))
+		req.Header.Set("X-Caller", "1")
+		header, body, url, host := req.Header.Clone(), req.Body, *req.URL, req.Host
+		resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if req.Body != body || req.GetBody == nil || req.ContentLength != 7 || *req.URL != url || req.Host != host || len(req.Header) != len(header) {
+			t.Error("the caller's request was changed")
+		}
+		if resp.Request != req {
+			t.Error("the response's request is not the caller's")
+		}
+		if _, ok := ampauth.AttemptFromContext(req.Context()); ok {
+			t.Error("the caller's request carries an attempt")
+		}
+		for i, c := range base.seen() {
+			if c.request == req {
+				t.Errorf("attempt %d got the caller's request itself", i+1)
+			}
+		}
+	})
+}
+
+func TestExpectationThatFailsIsDroppedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var expected []string
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			expected = append(expected, req.Header.Get("Expect"))
+			if req.Header.Get("Expect") != "" {
+				return stubAnswer(417)(req)
+			}
+			return stubAnswer(200)(req)
+		})
+		req := stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x"))
+		req.Header.Set("Expect", "100-continue")
+		if status := stubStatus(t, &ampauth.RetryTransport{Base: base}, req); status != 200 {
+			t.Errorf("status %d, want 200", status)
+		}
+		if len(expected) != 2 || expected[0] != "100-continue" || expected[1] != "" {
+			t.Errorf("the attempts expected %q", expected)
+		}
+		if req.Header.Get("Expect") != "100-continue" {
+			t.Error("the caller's header was changed")
+		}
+	})
+}
+
+// Once the server has said that it does not take Expect, no later attempt has it.
+func TestExpectationStaysDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubAnswer(417), stubAnswer(425), stubAnswer(200))
+		req := stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x"))
+		req.Header.Set("Expect", "100-continue")
+		if status := stubStatus(t, &ampauth.RetryTransport{Base: base}, req); status != 200 {
+			t.Errorf("status %d, want 200", status)
+		}
+		for i, c := range base.seen() {
+			if got := c.request.Header.Get("Expect"); (got != "") != (i == 0) {
+				t.Errorf("attempt %d has Expect %q", i+1, got)
+			}
+		}
+	})
+}
+
+func TestAttemptsAreLoggedWithoutWhatTheyCarry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		logger := slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		rt := &ampauth.RetryTransport{Base: stubScript(stubAnswer(503, "X-Answer", "canary-answer"), stubRefuse(), stubAnswer(503)), Logger: logger}
+		req := stubRequestTo(t.Context(), "https://user:canary-userinfo@api.test/thing?secret=canary-query#canary-fragment", ampauth.SafeOperation, []byte("canary-body"))
+		req.Header.Set("Authorization", "token canary-token")
+		req.Header.Set("Cookie", "canary-cookie")
+		stubStatus(t, rt, req)
+		text := log.String()
+		if strings.Contains(text, "canary") {
+			t.Errorf("the log shows what it must not:\n%s", text)
+		}
+		if n := strings.Count(text, `"msg":"ampauth: attempt"`); n != 3 {
+			t.Errorf("%d records of attempts, want 3:\n%s", n, text)
+		}
+		if n := strings.Count(text, `"level":"WARN"`); n != 1 {
+			t.Errorf("%d warnings, want one of the exhaustion:\n%s", n, text)
+		}
+		for _, want := range []string{`"url.path":"/thing"`, `"http.response.status_code":503`, `"outcome":"Answered"`, `"outcome":"NotSent"`, `"attempt":3`, `"server.address":"api.test"`} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the log lacks %s:\n%s", want, text)
+			}
+		}
+	})
+}
+
+func TestNothingIsWarnedOfWhenARetryHelps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		rt := &ampauth.RetryTransport{Base: stubScript(stubAnswer(503), stubAnswer(200)), Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if log.Len() != 0 {
+			t.Errorf("logged at info and above:\n%s", log.String())
+		}
+	})
+}
+
+func TestErrorsOfExhaustionShowNothingTheyCarry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, step := range []stubStep{stubRefuse(), stubBreak(io.EOF), stubStall(), stubAnswer(503)} {
+			for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+				ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+				req := stubRequestTo(ctx, "https://user:canary@api.test/thing?secret=canary", op, []byte("canary"))
+				req.Header.Set("Authorization", "token canary")
+				resp, err := (&ampauth.RetryTransport{Base: stubScript(step)}).RoundTrip(req)
+				if err == nil {
+					stubText(t, resp)
+				} else if strings.Contains(err.Error(), "canary") || !strings.HasPrefix(err.Error(), "ampauth: ") || strings.Count(err.Error(), "ampauth: ") != 1 {
+					t.Errorf("the text is %q", err)
+				}
+				cancel()
+			}
+		}
+	})
+}

@@ -1,0 +1,351 @@
+package ampauth_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/memnet"
+)
+
+// What the tests of the retry layer share: a base that follows a script, bodies
+// that keep count, and a server in a bubble.
+
+// A stubStep is what a base does with one attempt. It owns the request's body.
+type stubStep func(*http.Request) (*http.Response, error)
+
+// A stubCall is what a base saw of one attempt.
+type stubCall struct {
+	at      time.Time
+	request *http.Request
+	number  int // as AttemptFromContext tells it
+}
+
+// A stubBase answers attempt n by step n, and all later ones by the last step.
+type stubBase struct {
+	steps []stubStep
+
+	mu    sync.Mutex // guards calls
+	calls []stubCall
+}
+
+func stubScript(steps ...stubStep) *stubBase { return &stubBase{steps: steps} }
+
+func (b *stubBase) RoundTrip(req *http.Request) (*http.Response, error) {
+	number, _ := ampauth.AttemptFromContext(req.Context())
+	b.mu.Lock()
+	b.calls = append(b.calls, stubCall{time.Now(), req, number})
+	step := b.steps[min(len(b.calls), len(b.steps))-1]
+	b.mu.Unlock()
+	return step(req)
+}
+
+func (b *stubBase) seen() []stubCall {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]stubCall(nil), b.calls...)
+}
+
+func (b *stubBase) attempts() int { return len(b.seen()) }
+
+// waits are the times between the attempts.
+func (b *stubBase) waits() []time.Duration {
+	var waits []time.Duration
+	calls := b.seen()
+	for i := 1; i < len(calls); i++ {
+		waits = append(waits, calls[i].at.Sub(calls[i-1].at))
+	}
+	return waits
+}
+
+// stubResponse is a response with header fields given as name and value in turn.
+func stubResponse(status int, body string, header ...string) *http.Response {
+	h := make(http.Header)
+	for i := 0; i+1 < len(header); i += 2 {
+		h.Add(header[i], header[i+1])
+	}
+	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+}
+
+func stubUse(req *http.Request) {
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+		_ = req.Body.Close()
+	}
+}
+
+func stubUnused(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// stubConnect tells the request's trace what a transport tells it.
+func stubConnect(req *http.Request, had bool) {
+	trace := httptrace.ContextClientTrace(req.Context())
+	if trace == nil {
+		return
+	}
+	if trace.GetConn != nil {
+		trace.GetConn("api.test:443")
+	}
+	if had && trace.GotConn != nil {
+		trace.GotConn(httptrace.GotConnInfo{})
+	}
+}
+
+// stubAnswer takes the whole request and answers it.
+func stubAnswer(status int, header ...string) stubStep {
+	return func(req *http.Request) (*http.Response, error) {
+		stubConnect(req, true)
+		stubUse(req)
+		return stubResponse(status, "body of the answer", header...), nil
+	}
+}
+
+// stubRefuse fails before a connection is had, without a look at the body.
+func stubRefuse() stubStep { return stubFail(errStubDial) }
+
+var errStubDial = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+
+// stubFail fails with err, traces nothing and reads nothing.
+func stubFail(err error) stubStep {
+	return func(req *http.Request) (*http.Response, error) {
+		stubUnused(req)
+		return nil, err
+	}
+}
+
+// stubBreak takes the whole request over a connection that then breaks.
+func stubBreak(err error) stubStep {
+	return func(req *http.Request) (*http.Response, error) {
+		stubConnect(req, true)
+		stubUse(req)
+		return nil, err
+	}
+}
+
+var errStubReset = &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+
+// stubStall takes the request and does not answer until its context ends.
+func stubStall() stubStep {
+	return func(req *http.Request) (*http.Response, error) {
+		stubConnect(req, true)
+		stubUse(req)
+		<-req.Context().Done()
+		return nil, context.Cause(req.Context())
+	}
+}
+
+// A stubStreamError is the HTTP/2 stream error of net/http: unexported there,
+// and ready to fill any struct of its shape.
+type stubStreamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e stubStreamError) Error() string { return "stream error: stream ID 1; REFUSED_STREAM" }
+
+func (e stubStreamError) As(target any) bool {
+	v := reflect.ValueOf(target).Elem()
+	if v.Kind() != reflect.Struct || v.NumField() != 3 || v.Type().Field(1).Name != "Code" {
+		return false
+	}
+	v.Field(0).SetUint(uint64(e.StreamID))
+	v.Field(1).SetUint(uint64(e.Code))
+	return true
+}
+
+// A stubBody counts what is done to a request's or response's body.
+type stubBody struct {
+	io.Reader
+	read, closed atomic.Int32
+}
+
+func newStubBody(content string) *stubBody { return &stubBody{Reader: strings.NewReader(content)} }
+
+func (b *stubBody) Read(p []byte) (int, error) {
+	b.read.Add(1)
+	return b.Reader.Read(p)
+}
+
+func (b *stubBody) Close() error {
+	b.closed.Add(1)
+	return nil
+}
+
+// A stubStalled body never yields anything, until it is closed.
+type stubStalled struct {
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newStubStalled() *stubStalled { return &stubStalled{closed: make(chan struct{})} }
+
+func (b *stubStalled) Read([]byte) (int, error) {
+	<-b.closed
+	return 0, http.ErrBodyReadAfterClose
+}
+
+func (b *stubStalled) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return nil
+}
+
+// stubRequest is a request of kind op. A body of type []byte has a GetBody, an
+// io.Reader of any other type has none.
+func stubRequest(ctx context.Context, op ampauth.Operation, body any) *http.Request {
+	return stubRequestTo(ctx, "https://api.test/thing", op, body)
+}
+
+func stubRequestTo(ctx context.Context, url string, op ampauth.Operation, body any) *http.Request {
+	var reader io.Reader
+	method := http.MethodPost
+	switch b := body.(type) {
+	case nil:
+		if op == ampauth.SafeOperation {
+			method = http.MethodGet
+		}
+	case []byte:
+		reader = bytes.NewReader(b)
+	case io.Reader:
+		reader = b
+	}
+	req, err := http.NewRequestWithContext(ampauth.WithOperation(ctx, op), method, url, reader)
+	if err != nil {
+		panic(err)
+	}
+	return req
+}
+
+// stubError is the *Error that err must be.
+func stubError(t *testing.T, err error) *ampauth.Error {
+	t.Helper()
+	e, ok := errors.AsType[*ampauth.Error](err)
+	if !ok {
+		t.Fatalf("error is %T (%v), want an *ampauth.Error", err, err)
+	}
+	return e
+}
+
+// stubText reads a response whole and closes it.
+func stubText(t *testing.T, resp *http.Response) string {
+	t.Helper()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Errorf("reading the response: %v", err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Errorf("closing the response: %v", err)
+	}
+	return string(content)
+}
+
+// stubStatus makes one call that must end in a response, and returns its status.
+func stubStatus(t *testing.T, rt http.RoundTripper, req *http.Request) int {
+	t.Helper()
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		t.Errorf("unexpected error: %v", err)
+		return 0
+	}
+	stubText(t, resp)
+	return resp.StatusCode
+}
+
+// stubBubble runs a test on virtual time, over a server on an in-memory network.
+// The bubble fails if anything is left behind: a goroutine, a body, a connection.
+func stubBubble(t *testing.T, handler http.HandlerFunc, test func(t *testing.T, url string, l *memnet.Listener, base *http.Transport)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := memnet.Listen()
+		server := &httptest.Server{Listener: l, Config: &http.Server{
+			Handler:     handler,
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, stubConnKey{}, c) },
+		}}
+		server.Start()
+		defer server.Close()
+		base := &http.Transport{DialContext: l.DialContext}
+		defer base.CloseIdleConnections()
+		test(t, server.URL, l, base)
+	})
+}
+
+// stubConnKey is where a server of stubBubble keeps the connection of a request.
+type stubConnKey struct{}
+
+// stubQuiet takes what a server says about connections that fail on purpose.
+func stubQuiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// stubListen serves each connection to a loopback socket by serve, which is told
+// its number from 1. It ends with the test.
+func stubListen(t *testing.T, serve func(conn net.Conn, n int)) (address string, accepted *atomic.Int32) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted = new(atomic.Int32)
+	var wg sync.WaitGroup
+	var mu sync.Mutex // guards open
+	var open []net.Conn
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n := int(accepted.Add(1))
+			mu.Lock()
+			open = append(open, conn)
+			mu.Unlock()
+			wg.Go(func() {
+				defer conn.Close()
+				serve(conn, n)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		mu.Lock()
+		for _, conn := range open {
+			_ = conn.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	return l.Addr().String(), accepted
+}
+
+// stubPooled is a transport that the test owns.
+func stubPooled(t *testing.T) *http.Transport {
+	t.Helper()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return transport
+}
+
+// stubQuick are waits that a test on real time can bear.
+var stubQuick = ampauth.RetryConfig{BaseDelay: time.Millisecond, MaxDelay: 2 * time.Millisecond}
+
+// stubTraced is a context whose trace counts the connections that were had.
+func stubTraced(ctx context.Context, got *int) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { *got++ }})
+}
