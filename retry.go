@@ -289,8 +289,12 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 		return c.renew(r), 0
 	}
 	if errors.Is(r.err, errHTTP2) && c.detours < maxDetours {
+		if !c.nextBody() {
+			return false, 0
+		}
 		c.detours++
-		return c.nextBody(), 0
+		c.number-- // still the same attempt
+		return true, 0
 	}
 	if !c.repeatable(r) || c.ctx.Err() != nil {
 		return false, 0
