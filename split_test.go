@@ -780,3 +780,32 @@ func TestMisdirectedRequestGoesOverAnotherConnection(t *testing.T) {
 		})
 	}
 }
+func TestDetourClosesEveryBodyItOpens(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{NextProtos: []string{"h2", "http/1.1"}}
+	server.StartTLS()
+	defer server.Close()
+	rt := &ampauth.RetryTransport{Base: server.Client().Transport}
+	first := &closeCounter{Reader: bytes.NewReader([]byte("x"))}
+	opened := []*closeCounter{first}
+	req, _ := http.NewRequest("POST", server.URL+"/assets/issue", first)
+	req.GetBody = func() (io.ReadCloser, error) {
+		body := &closeCounter{Reader: bytes.NewReader([]byte("x"))}
+		opened = append(opened, body)
+		return body, nil
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if len(opened) != 2 {
+		t.Errorf("%d bodies were opened, want the caller's and one more", len(opened))
+	}
+	for i, body := range opened {
+		if n := body.closed.Load(); n != 1 {
+			t.Errorf("body %d was closed %d times", i, n)
+		}
+	}
+}

@@ -40,6 +40,74 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// wait is how long to wait before the next retry.
+func (c *call) wait(r *result) time.Duration {
+	d := c.config.backoff(c.retries+1, r.retryAfter)
+	return max(d, c.gated(true))
+}
+
+// gated is how long the host's gate holds this call back. Without a limiter
+// those who waited are spread, so that they do not leave as a herd.
+func (c *call) gated(isRetry bool) time.Duration {
+	d := c.t.gates.remaining(c.req.URL, isRetry)
+	if d > 0 && c.t.Limiter == nil {
+		d = saturatingAdd(d, jitter(c.config.BaseDelay))
+	}
+	return d
+}
+
+// admit waits until the gate and the limiter let the next attempt pass.
+func (c *call) admit(last *result) error {
+	for {
+		if err := c.ctx.Err(); err != nil {
+			return c.left(last, err)
+		}
+		if d := c.gated(c.retries > 0); d > 0 {
+			if err := c.sleepIfFits(d, last); err != nil {
+				return err
+			}
+			continue
+		}
+		if c.t.Limiter == nil {
+			return nil
+		}
+		reservation := c.t.Limiter.Reserve()
+		if !reservation.OK() {
+			c.closeBody()
+			return configFault("Limiter", "", "has no burst, so that nothing ever passes")
+		}
+		if err := c.sleepIfFits(reservation.Delay(), last); err != nil {
+			reservation.Cancel()
+			return err
+		}
+		if c.t.gates.remaining(c.req.URL, c.retries > 0) == 0 {
+			return nil // otherwise the gate has shut meanwhile
+		}
+	}
+}
+
+// sleepIfFits sleeps for d, unless the caller's deadline comes first: then it
+// fails at once.
+func (c *call) sleepIfFits(d time.Duration, last *result) error {
+	if d > 0 && !fits(c.ctx, d) {
+		e := c.left(last, context.DeadlineExceeded)
+		e.Kind, e.RetryAfter = ErrRateLimited, d
+		return e
+	}
+	return c.sleep(d, last)
+}
+
+func (c *call) sleep(d time.Duration, last *result) error {
+	if d <= 0 {
+		return nil
+	}
+	c.t.counters.addWait(d)
+	if err := sleep(c.ctx, d); err != nil {
+		return c.left(last, err)
+	}
+	return nil
+}
+
 // gates hold requests back from hosts that asked for it by Retry-After. The
 // zero value holds nothing back.
 type gates struct {

@@ -1,0 +1,342 @@
+package ampauth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ampauth/ampauth/internal/retryafter"
+)
+
+// A call is one RoundTrip: a request and the attempts at it.
+type call struct {
+	t         *RetryTransport
+	req       *http.Request
+	ctx       context.Context
+	config    RetryConfig
+	operation Operation
+	bodies    bodySource
+	body      io.ReadCloser // for the next attempt
+
+	number   int  // of the attempt, from 1
+	retries  int  // attempts that count against MaxAttempts, but the first
+	replayed bool // the one replay after a refused token was made
+
+	// Reasons to send it otherwise.
+	detours    int  // over another transport: errHTTP2
+	apart      bool // over another connection: status 421
+	unexpected bool // without Expect: status 417
+	late       bool // not as early data: status 425
+}
+
+// maxDetours is the number of ways that a split may find out to be wrong.
+const maxDetours = 2
+
+// A result is how an attempt ended: in a response or an error.
+type result struct {
+	attempt    *attempt
+	resp       *http.Response
+	err        error
+	outcome    Outcome
+	refusal    *tokenReport  // of the token, by the API; nil if there was none
+	timedOut   bool          // by the attempt's own clock
+	final      bool          // an error that no repetition changes
+	retryAfter time.Duration // 0 if the response has none
+}
+
+// prepare checks and resolves what the call needs.
+func (c *call) prepare() error {
+	if faults := c.t.Retry.faults(); faults != nil {
+		return errors.Join(faults...)
+	}
+	if c.req.URL == nil || c.req.Header == nil {
+		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: errors.New("the request has no URL or no header map")}
+	}
+	c.config = c.t.Retry.resolved()
+	c.operation = c.t.operation(c.req)
+	return nil
+}
+
+func (c *call) run() (*http.Response, error) {
+	var last result
+	for c.number = 1; ; c.number++ {
+		if err := c.admit(&last); err != nil {
+			return nil, err
+		}
+		if !c.bodies.used {
+			c.body, _ = c.bodies.next() // the first cannot fail
+		}
+		r := c.try()
+		again, wait := c.again(&r)
+		if !again {
+			return c.finish(&r)
+		}
+		if r.resp != nil {
+			discard(r.attempt, r.resp.Body)
+		} else {
+			r.attempt.release()
+		}
+		last = r
+		if err := c.sleep(wait, &last); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// try makes one attempt.
+func (c *call) try() (r result) {
+	a := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
+	a.request.Body, c.body = c.body, nil
+	a.apart = a.mutates || c.apart
+	a.login = c.t.login
+	if c.unexpected {
+		a.request.Header = a.request.Header.Clone()
+		a.request.Header.Del("Expect")
+	}
+	if c.operation == MutatingOperation {
+		// net/http repeats by itself what has no body or can make it anew.
+		a.request.GetBody = nil
+		if !hasBody(&a.request) {
+			a.request.Body = emptyBody{}
+		}
+	}
+	var began time.Time
+	logged := c.t.logs(c.ctx, slog.LevelDebug)
+	if logged {
+		began = time.Now()
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			a.release() // a panic passes through
+		}
+	}()
+	resp, err := c.t.split.roundTrip(c.t.base(), &a.request, a)
+	returned = true
+	r = c.judge(a, resp, err)
+	if logged {
+		c.logAttempt(&r, time.Since(began))
+	}
+	return r
+}
+
+var errNoResponse = errors.New("the transport below returned neither a response nor an error")
+
+// judge finds out how far the attempt got.
+func (c *call) judge(a *attempt, resp *http.Response, err error) result {
+	r := result{attempt: a, resp: resp, err: err}
+	switch {
+	case err != nil && resp != nil && resp.Body != nil:
+		_ = resp.Body.Close()
+		fallthrough
+	case err != nil:
+		r.resp = nil
+	case resp == nil:
+		r.err, r.final = errNoResponse, true
+		return r
+	default:
+		if resp.Body == nil {
+			resp.Body = http.NoBody
+		}
+		r.outcome = statusOutcome(resp, &a.request)
+		// The report could be of an earlier try, by a layer between that tries again.
+		if code := resp.StatusCode; code == http.StatusUnauthorized || code == http.StatusForbidden {
+			if r.refusal = a.refusal(); r.refusal != nil {
+				r.outcome = Rejected
+			}
+		}
+		c.noteRetryAfter(&r)
+		return r
+	}
+	switch {
+	case a.gotNoToken():
+		r.outcome, r.final = NotSent, true
+		return r
+	case errors.Is(err, errNoResponse): // from an AuthTransport below
+		r.err, r.final = errNoResponse, true
+		return r
+	}
+	r.outcome = a.errorOutcome(err)
+	r.timedOut = a.timedOut() && c.ctx.Err() == nil
+	r.final = untrusted(err) || errors.Is(err, ErrConfig) || errors.Is(err, ErrClosed)
+	return r
+}
+
+// noteRetryAfter reads a Retry-After and shuts the gate if it is to be honoured.
+func (c *call) noteRetryAfter(r *result) {
+	code := r.resp.StatusCode
+	if code != http.StatusTooManyRequests && code != http.StatusServiceUnavailable {
+		return
+	}
+	d, ok := retryafter.Parse(r.resp.Header, time.Now())
+	if !ok || d <= 0 {
+		return
+	}
+	r.retryAfter = d
+	if !c.config.tooLong(d) {
+		c.t.gates.hold(c.req.URL, d, code == http.StatusServiceUnavailable)
+	}
+}
+
+// again decides whether there is another attempt, and after which wait. If there
+// is, its body is ready.
+func (c *call) again(r *result) (yes bool, wait time.Duration) {
+	if r.refusal != nil {
+		return c.renew(r), 0
+	}
+	if errors.Is(r.err, errHTTP2) && c.detours < maxDetours {
+		if !c.nextBody() {
+			return false, 0
+		}
+		c.detours++
+		c.number-- // still the same attempt
+		return true, 0
+	}
+	if !c.repeatable(r) || c.ctx.Err() != nil {
+		return false, 0
+	}
+	if c.ctx.Value(noRetryKey{}) != nil {
+		return false, 0
+	}
+	if r.resp != nil && r.outcome == Refused && !c.otherwise(r.resp.StatusCode) {
+		return false, 0
+	}
+	if c.retries+1 >= c.config.MaxAttempts {
+		if c.retries > 0 {
+			c.warn("attempts are exhausted", r)
+		}
+		return false, 0
+	}
+	wait = c.wait(r)
+	if c.config.tooLong(r.retryAfter) || !fits(c.ctx, wait) {
+		return false, 0
+	}
+	if !c.nextBody() {
+		return false, 0
+	}
+	if !c.t.budget.take(c.config.Budget) {
+		c.warn("the budget of retries is exhausted", r)
+		return false, 0
+	}
+	c.retries++
+	counter, reason := c.t.counters.reason(*r)
+	counter.Add(1)
+	if c.t.logs(c.ctx, slog.LevelDebug) {
+		c.t.Logger.DebugContext(c.ctx, "ampauth: will try again", "reason", reason, "attempt", c.number, "wait", wait)
+	}
+	return true, wait
+}
+
+// otherwise has the request sent in another way after a status that asks for it.
+// What one change of way did not help, a second one does not either.
+func (c *call) otherwise(status int) bool {
+	way := &c.late
+	switch status {
+	case http.StatusMisdirectedRequest:
+		way = &c.apart
+	case http.StatusExpectationFailed:
+		way = &c.unexpected
+	}
+	tried := *way
+	*way = true
+	return !tried
+}
+
+// repeatable is the table of outcome and operation.
+func (c *call) repeatable(r *result) bool {
+	switch {
+	case r.final:
+		return false
+	case r.outcome == NotSent, r.outcome == Refused, r.outcome == Rejected:
+		return true
+	case c.operation == MutatingOperation:
+		return false
+	case r.outcome == Ambiguous:
+		return true
+	}
+	return transientStatus(r.resp.StatusCode)
+}
+
+// nextBody readies the body for another attempt.
+func (c *call) nextBody() bool {
+	if !c.bodies.canRepeat() {
+		return false
+	}
+	body, err := c.bodies.next()
+	c.body = body
+	return err == nil
+}
+
+func (r *result) status() int {
+	if r.resp == nil {
+		return 0
+	}
+	return r.resp.StatusCode
+}
+
+// closeBody closes a body that was readied for an attempt that is not made, or
+// the caller's own when there was no attempt at all.
+func (c *call) closeBody() {
+	c.bodies.unused()
+	if c.body != nil {
+		_ = c.body.Close()
+		c.body = nil
+	}
+}
+
+// renew replaces the refused token and reports whether the request is to be sent
+// once more. If not, the response is whole, unless the caller left meanwhile.
+func (c *call) renew(r *result) bool {
+	if c.replayed {
+		return false
+	}
+	if !c.nextBody() {
+		r.refusal.auth.renewSoon(r.refusal.token)
+		return false
+	}
+	// The login must not wait for the connection that the refusal still holds.
+	ahead := readAhead(r.resp.Body, maxDrain, drainTime)
+	r.resp.Body = ahead
+	if content, ok := ahead.whole(); ok {
+		_ = ahead.Close()
+		r.resp.Body = io.NopCloser(bytes.NewReader(content))
+	}
+	r.attempt.pause()
+	token, err := r.refusal.auth.renew(c.ctx, r.refusal.token)
+	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() {
+		r.attempt.resume()
+		return false
+	}
+	if !ahead.finished() {
+		r.attempt.release() // it has had its time to end
+		_ = ahead.Close()
+		r.resp.Body = http.NoBody
+	}
+	c.replayed = true
+	c.t.counters.replays.Add(1)
+	return true
+}
+
+// finish turns the last result into what the caller gets.
+func (c *call) finish(r *result) (*http.Response, error) {
+	c.closeBody()
+	if r.refusal != nil && c.ctx.Err() != nil {
+		_ = r.resp.Body.Close() // the caller left while its token was renewed
+		r.attempt.release()
+		return nil, c.left(r, c.ctx.Err())
+	}
+	if r.resp == nil {
+		r.attempt.release()
+		return nil, c.failure(r)
+	}
+	if r.outcome == Answered && !transientStatus(r.resp.StatusCode) {
+		c.t.budget.success()
+	}
+	r.resp.Request = c.req
+	r.attempt.keep(r.resp)
+	return r.resp, nil
+}
