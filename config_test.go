@@ -1,0 +1,319 @@
+package ampauth_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ampauth/ampauth"
+)
+
+// environment sets the variables of the package to exactly these.
+func environment(t *testing.T, variables map[string]string) {
+	t.Helper()
+	for _, name := range []string{
+		"AMP_API_BASE_URL", "AMP_USERNAME", "AMP_PASSWORD", "AMP_PASSWORD_FILE", "API_RETRY_MAX_ATTEMPTS",
+		"API_RETRY_BASE_DELAY_MS", "API_RETRY_MAX_DELAY_MS", "API_REQUEST_TIMEOUT_SECONDS",
+	} {
+		t.Setenv(name, variables[name])
+	}
+}
+
+func validConfig() ampauth.Config {
+	return ampauth.Config{
+		BaseURL:     "https://amp.test/api",
+		Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString("correct horse")},
+	}
+}
+
+// faults returns the errors that err joins.
+func faults(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}
+
+func TestBadConfigurationIsOneFaultThatNamesItsField(t *testing.T) {
+	const canary = "zq7value"
+	for _, test := range []struct {
+		name  string
+		spoil func(*ampauth.Config)
+		field string
+		rule  string
+	}{
+		{"no base URL", func(c *ampauth.Config) { c.BaseURL = "" }, "BaseURL (AMP_API_BASE_URL)", "is required"},
+		{"blank base URL", func(c *ampauth.Config) { c.BaseURL = "  " }, "BaseURL", "is required"},
+		{"relative", func(c *ampauth.Config) { c.BaseURL = "/zq7value/api" }, "BaseURL", "absolute"},
+		{"no scheme", func(c *ampauth.Config) { c.BaseURL = "zq7value.test/api" }, "BaseURL", "absolute"},
+		{"other scheme", func(c *ampauth.Config) { c.BaseURL = "ftp://zq7value.test/api" }, "BaseURL", "https"},
+		{"no host", func(c *ampauth.Config) { c.BaseURL = "https:///zq7value" }, "BaseURL", "absolute"},
+		{"user information", func(c *ampauth.Config) { c.BaseURL = "https://zq7value:zq7value@amp.test/api" }, "BaseURL", "user information"},
+		{"query", func(c *ampauth.Config) { c.BaseURL = "https://amp.test/api?k=zq7value" }, "BaseURL", "query"},
+		{"empty query", func(c *ampauth.Config) { c.BaseURL = "https://zq7value.test/api?" }, "BaseURL", "query"},
+		{"fragment", func(c *ampauth.Config) { c.BaseURL = "https://amp.test/api#zq7value" }, "BaseURL", "fragment"},
+		{"http, not loopback", func(c *ampauth.Config) { c.BaseURL = "http://zq7value.test/api" }, "BaseURL", "must use https"},
+		{"not a URL", func(c *ampauth.Config) { c.BaseURL = "https://zq7value\x7f/" }, "BaseURL", "is not a URL"},
+		{"port too large", func(c *ampauth.Config) { c.BaseURL = "https://zq7value.test:99999/" }, "BaseURL", "port"},
+		{"no user", func(c *ampauth.Config) { c.Credentials.Username = "" }, "Credentials.Username (AMP_USERNAME)", "is required"},
+		{"blank user", func(c *ampauth.Config) { c.Credentials.Username = " \t" }, "Credentials.Username", "is required"},
+		{"user not UTF-8", func(c *ampauth.Config) { c.Credentials.Username = "zq7value\xff" }, "Credentials.Username", "UTF-8"},
+		{"no password", func(c *ampauth.Config) { c.Credentials.Password = ampauth.Secret{} }, "Credentials.Password (AMP_PASSWORD or AMP_PASSWORD_FILE)", "is required"},
+		{"blank password", func(c *ampauth.Config) { c.Credentials.Password = ampauth.SecretFromString(" \n") }, "Credentials.Password", "is required"},
+		{"password not UTF-8", func(c *ampauth.Config) { c.Credentials.Password = ampauth.SecretFromString("zq7value\xff") }, "Credentials.Password", "UTF-8"},
+		{"password destroyed", func(c *ampauth.Config) { c.Credentials.Password.Destroy() }, "Credentials.Password", "destroyed"},
+		{"attempts negative", func(c *ampauth.Config) { c.Retry.MaxAttempts = -7771 }, "Retry.MaxAttempts (API_RETRY_MAX_ATTEMPTS)", "negative"},
+		{"base delay negative", func(c *ampauth.Config) { c.Retry.BaseDelay = -7771 }, "Retry.BaseDelay (API_RETRY_BASE_DELAY_MS)", "negative"},
+		{"max delay negative", func(c *ampauth.Config) { c.Retry.MaxDelay = -7771 }, "Retry.MaxDelay (API_RETRY_MAX_DELAY_MS)", "negative"},
+		{"max below base", func(c *ampauth.Config) { c.Retry.BaseDelay, c.Retry.MaxDelay = 7772, 7771 }, "Retry.MaxDelay", "must not be below Retry.BaseDelay"},
+		{"max below default base", func(c *ampauth.Config) { c.Retry.MaxDelay = 7771 }, "Retry.MaxDelay", "must not be below Retry.BaseDelay"},
+		{"policy", func(c *ampauth.Config) { c.Renewal = 7771 }, "Renewal", "neither"},
+		{"refresh method", func(c *ampauth.Config) { c.RefreshMethod = "zq7value zq7value" }, "RefreshMethod", "not an HTTP method"},
+		{"refresh path elsewhere", func(c *ampauth.Config) { c.RefreshPath = "https://zq7value.test/" }, "RefreshPath", "starts with a slash"},
+		{"refresh path of another host", func(c *ampauth.Config) { c.RefreshPath = "//zq7value.test/" }, "RefreshPath", "starts with a slash"},
+		{"refresh path with query", func(c *ampauth.Config) { c.RefreshPath = "/zq7value?a" }, "RefreshPath", "without query"},
+		{"scheme", func(c *ampauth.Config) { c.Scheme = "zq7value\r\nX" }, "Scheme", "not an authentication scheme"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := validConfig()
+			test.spoil(&cfg)
+			err := cfg.Validate()
+			list := faults(err)
+			if len(list) != 1 || !errors.Is(err, ampauth.ErrConfig) {
+				t.Fatalf("got %v, want one fault", err)
+			}
+			text := err.Error()
+			if !strings.Contains(text, test.field+" ") || !strings.Contains(text, test.rule) || !strings.HasPrefix(text, "ampauth: ") {
+				t.Errorf("%q does not say %q ... %q", text, test.field, test.rule)
+			}
+			if strings.Contains(text, canary) || strings.Contains(text, "777") {
+				t.Errorf("%q shows the value", text)
+			}
+			if _, err := ampauth.NewClient(cfg); !errors.Is(err, ampauth.ErrConfig) {
+				t.Errorf("NewClient did not fail closed: %v", err)
+			}
+			if _, err := ampauth.NewTokenManager(cfg); !errors.Is(err, ampauth.ErrConfig) {
+				t.Errorf("NewTokenManager did not fail closed: %v", err)
+			}
+		})
+	}
+}
+
+func TestAllFaultsAreToldAtOnce(t *testing.T) {
+	err := ampauth.Config{Retry: ampauth.RetryConfig{MaxAttempts: -1, BaseDelay: -1}}.Validate()
+	if n := len(faults(err)); n != 5 {
+		t.Errorf("%d faults, want 5:\n%v", n, err)
+	}
+}
+
+func TestGoodConfigurations(t *testing.T) {
+	for name, change := range map[string]func(*ampauth.Config){
+		"plain":           func(*ampauth.Config) {},
+		"loopback":        func(c *ampauth.Config) { c.BaseURL = "http://127.0.0.1:8080/api" },
+		"loopback, IPv6":  func(c *ampauth.Config) { c.BaseURL = "http://[::1]:8080" },
+		"localhost":       func(c *ampauth.Config) { c.BaseURL = "http://LOCALHOST/api/" },
+		"http on request": func(c *ampauth.Config) { c.BaseURL, c.AllowHTTP = "http://amp.test", true },
+		"everything off": func(c *ampauth.Config) {
+			c.Lifetime, c.RefreshWindow = -1, -1
+			c.Retry = ampauth.RetryConfig{Timeout: -1, MutationTimeout: -1, MaxRetryAfter: -1, Budget: -1}
+		},
+		"AMP2":                 func(c *ampauth.Config) { c.Scheme, c.Renewal = "Bearer", ampauth.ObtainOnly },
+		"refresh of the other": func(c *ampauth.Config) { c.RefreshMethod, c.RefreshPath = "POST", "/user/refresh_token" },
+	} {
+		cfg := validConfig()
+		change(&cfg)
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestRetryConfigDefault(t *testing.T) {
+	got := ampauth.DefaultRetryConfig()
+	if got.MaxAttempts != 3 || got.BaseDelay != time.Second || got.MaxDelay != 30*time.Second ||
+		got.Timeout != 10*time.Second || got.MutationTimeout != 60*time.Second {
+		t.Errorf("got %+v, want 3, 1 s, 30 s, 10 s, 60 s", got)
+	}
+}
+
+func TestRetryConfigForTests(t *testing.T) {
+	got := ampauth.RetryConfigForTests()
+	if got.MaxAttempts != 2 || got.BaseDelay != 100*time.Millisecond || got.MaxDelay != time.Second ||
+		got.Timeout != 5*time.Second || got.MutationTimeout != 5*time.Second {
+		t.Errorf("got %+v, want 2, 100 ms, 1 s, 5 s, 5 s", got)
+	}
+	if err := got.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRetryConfigWithTimeout(t *testing.T) {
+	before := ampauth.DefaultRetryConfig()
+	after := before.WithTimeout(7 * time.Second)
+	if after.Timeout != 7*time.Second || before.Timeout != 10*time.Second {
+		t.Errorf("before %v, after %v", before.Timeout, after.Timeout)
+	}
+	after.Timeout = before.Timeout
+	if after != before {
+		t.Error("WithTimeout changed something else")
+	}
+}
+
+func TestRetryConfigFromEnvDefaultsAndPartial(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		env  map[string]string
+		want func(*ampauth.RetryConfig)
+	}{
+		{"nothing set", nil, func(*ampauth.RetryConfig) {}},
+		{"attempts", map[string]string{"API_RETRY_MAX_ATTEMPTS": "7"}, func(c *ampauth.RetryConfig) { c.MaxAttempts = 7 }},
+		{"base delay", map[string]string{"API_RETRY_BASE_DELAY_MS": "250"}, func(c *ampauth.RetryConfig) { c.BaseDelay = 250 * time.Millisecond }},
+		{"base delay above the default maximum", map[string]string{"API_RETRY_BASE_DELAY_MS": "60000"},
+			func(c *ampauth.RetryConfig) { c.BaseDelay, c.MaxDelay = time.Minute, time.Minute }},
+		{"max delay", map[string]string{"API_RETRY_MAX_DELAY_MS": "5000"}, func(c *ampauth.RetryConfig) { c.MaxDelay = 5 * time.Second }},
+		{"timeout", map[string]string{"API_REQUEST_TIMEOUT_SECONDS": "20"}, func(c *ampauth.RetryConfig) { c.Timeout = 20 * time.Second }},
+		{"timeout above that of mutations", map[string]string{"API_REQUEST_TIMEOUT_SECONDS": "120"},
+			func(c *ampauth.RetryConfig) { c.Timeout, c.MutationTimeout = 2*time.Minute, 2*time.Minute }},
+		{"all", map[string]string{"API_RETRY_MAX_ATTEMPTS": "5", "API_RETRY_BASE_DELAY_MS": "500", "API_RETRY_MAX_DELAY_MS": "10000", "API_REQUEST_TIMEOUT_SECONDS": "3"},
+			func(c *ampauth.RetryConfig) {
+				c.MaxAttempts, c.BaseDelay, c.MaxDelay, c.Timeout = 5, 500*time.Millisecond, 10*time.Second, 3*time.Second
+			}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			environment(t, test.env)
+			want := ampauth.DefaultRetryConfig()
+			test.want(&want)
+			got, err := ampauth.RetryConfigFromEnv()
+			if err != nil || got != want {
+				t.Errorf("got %+v, %v; want %+v", got, err, want)
+			}
+		})
+	}
+}
+
+func TestRetryConfigFromEnvInvalid(t *testing.T) {
+	variables := map[string]string{
+		"API_RETRY_MAX_ATTEMPTS": "Retry.MaxAttempts", "API_RETRY_BASE_DELAY_MS": "Retry.BaseDelay",
+		"API_RETRY_MAX_DELAY_MS": "Retry.MaxDelay", "API_REQUEST_TIMEOUT_SECONDS": "Retry.Timeout",
+	}
+	for value, rule := range map[string]string{
+		"not_a_number": "whole number", "1.5": "whole number", "0x10": "whole number", "1e3": "whole number", " 3": "whole number",
+		"0": "above zero", "-1": "above zero", "-99999999999999999999": "above zero",
+		"99999999999999999999": "too large", "9223372036854775807": "too large",
+	} {
+		for variable, field := range variables {
+			t.Run(variable+"="+value, func(t *testing.T) {
+				environment(t, map[string]string{variable: value})
+				_, err := ampauth.RetryConfigFromEnv()
+				if !errors.Is(err, ampauth.ErrConfig) || len(faults(err)) != 1 {
+					t.Fatalf("got %v, want one fault", err)
+				}
+				text := err.Error()
+				if !strings.Contains(text, field+" ("+variable+")") || !strings.Contains(text, rule) {
+					t.Errorf("%q does not name %s, %s and the rule %q", text, field, variable, rule)
+				}
+				if len(value) > 3 && strings.Contains(text, value) {
+					t.Errorf("%q shows the value", text)
+				}
+			})
+		}
+	}
+	environment(t, map[string]string{"API_RETRY_BASE_DELAY_MS": "2000", "API_RETRY_MAX_DELAY_MS": "1999"})
+	if _, err := ampauth.RetryConfigFromEnv(); err == nil || !strings.Contains(err.Error(), "API_RETRY_MAX_DELAY_MS") {
+		t.Errorf("maximum below base: %v", err)
+	}
+}
+
+func TestConfigFromEnvironmentVariables(t *testing.T) {
+	environment(t, map[string]string{
+		"AMP_API_BASE_URL": "https://amp-test.blockstream.com/api", "AMP_USERNAME": "issuer", "AMP_PASSWORD": "correct horse",
+		"API_RETRY_MAX_ATTEMPTS": "4",
+	})
+	cfg, err := ampauth.ConfigFromEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.BaseURL != "https://amp-test.blockstream.com/api" || cfg.Credentials.Username != "issuer" ||
+		!cfg.Credentials.Password.Equal(ampauth.SecretFromString("correct horse")) || cfg.Retry.MaxAttempts != 4 {
+		t.Errorf("got %+v", cfg)
+	}
+}
+
+func TestConfigFromEnvTellsEveryFaultAtOnce(t *testing.T) {
+	environment(t, map[string]string{
+		"AMP_API_BASE_URL": "http://zq7value.test", "AMP_PASSWORD": "zq7value", "AMP_PASSWORD_FILE": "/zq7value",
+		"API_RETRY_MAX_ATTEMPTS": "zq7value", "API_REQUEST_TIMEOUT_SECONDS": "-1",
+	})
+	_, err := ampauth.ConfigFromEnv()
+	if n := len(faults(err)); n != 5 {
+		t.Errorf("%d faults, want 5:\n%v", n, err)
+	}
+	for _, name := range []string{"AMP_API_BASE_URL", "AMP_USERNAME", "AMP_PASSWORD_FILE", "API_RETRY_MAX_ATTEMPTS", "API_REQUEST_TIMEOUT_SECONDS"} {
+		if !strings.Contains(fmt.Sprint(err), name) {
+			t.Errorf("%s is not named:\n%v", name, err)
+		}
+	}
+	if strings.Contains(fmt.Sprint(err), "zq7value") {
+		t.Errorf("a value is shown:\n%v", err)
+	}
+}
+
+func TestPasswordFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	link := filepath.Join(dir, "mounted-secret")
+	if err := os.Symlink(write("target", "correct horse\n"), link); err != nil {
+		t.Log("no symbolic links here:", err)
+		link = filepath.Join(dir, "target")
+	}
+	for _, test := range []struct{ name, path, password, rule string }{
+		{"wide mode", write("plain", "correct horse"), "correct horse", ""},
+		{"final line break", write("lf", "correct horse\n"), "correct horse", ""},
+		{"final CRLF", write("crlf", "correct horse\r\n"), "correct horse", ""},
+		{"only one is cut", write("two", "correct horse\n\n"), "correct horse\n", ""},
+		{"inner and leading space stays", write("space", "  a\nb \n"), "  a\nb ", ""},
+		{"link, as in a container", link, "correct horse", ""},
+		{"64 KiB", write("limit", strings.Repeat("x", 64<<10)), strings.Repeat("x", 64<<10), ""},
+		{"over 64 KiB", write("large", strings.Repeat("x", 64<<10+1)), "", "more than 64 KiB"},
+		{"empty", write("empty", ""), "", "empty"},
+		{"only a line break", write("newline", "\n"), "", "is required"},
+		{"missing", filepath.Join(dir, "zq7value"), "", "cannot be read"},
+		{"directory", dir, "", "cannot be read"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			environment(t, map[string]string{"AMP_API_BASE_URL": "https://amp.test/api", "AMP_USERNAME": "issuer", "AMP_PASSWORD_FILE": test.path})
+			cfg, err := ampauth.ConfigFromEnv()
+			if test.rule != "" {
+				if len(faults(err)) != 1 || !errors.Is(err, ampauth.ErrConfig) || !strings.Contains(err.Error(), test.rule) ||
+					!strings.Contains(err.Error(), "AMP_PASSWORD_FILE") || strings.Contains(err.Error(), dir) {
+					t.Errorf("got %v, want one fault that says %q and shows no path", err, test.rule)
+				}
+				return
+			}
+			if err != nil || !cfg.Credentials.Password.Equal(ampauth.SecretFromString(test.password)) {
+				t.Errorf("the password is not that of the file: %v", err)
+			}
+		})
+	}
+}
+
+func TestHugeNumbersDoNotOverflow(t *testing.T) {
+	cfg := ampauth.RetryConfig{MaxAttempts: math.MaxInt, BaseDelay: math.MaxInt64, MaxDelay: math.MaxInt64, Budget: math.MaxInt, MaxRetryAfter: math.MaxInt64}
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+}

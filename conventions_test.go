@@ -1,0 +1,211 @@
+package ampauth_test
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/doc"
+	"go/parser"
+	"go/printer"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/api.txt")
+
+const apiList = "testdata/api.txt"
+
+// parsePackage reads the sources of the root package without its tests.
+func parsePackage(t *testing.T) (*token.FileSet, map[string]*ast.File) {
+	t.Helper()
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fset, files := token.NewFileSet(), make(map[string]*ast.File)
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(fset, name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = file
+	}
+	return fset, files
+}
+
+// TestExportedNames holds the exported surface, so that its growth is a change
+// that somebody reviews. Run it with -update to accept one.
+func TestExportedNames(t *testing.T) {
+	fset, files := parsePackage(t)
+	var lines, undocumented []string
+	add := func(documented bool, format string, args ...any) {
+		line := fmt.Sprintf(format, args...)
+		lines = append(lines, line)
+		if !documented {
+			undocumented = append(undocumented, line)
+		}
+	}
+	text := func(node any) string {
+		var b strings.Builder
+		if err := printer.Fprint(&b, fset, node); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(strings.Fields(b.String()), " ")
+	}
+	for _, file := range files {
+		for _, decl := range file.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				receiver := ""
+				if d.Recv != nil {
+					receiver = text(d.Recv.List[0].Type)
+					if !ast.IsExported(strings.TrimLeft(receiver, "*")) {
+						continue
+					}
+					receiver = "(" + receiver + ") "
+				}
+				if d.Name.IsExported() {
+					add(d.Doc != nil, "func %s%s%s", receiver, d.Name.Name, strings.TrimPrefix(text(d.Type), "func"))
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					switch s := spec.(type) {
+					case *ast.TypeSpec:
+						if !s.Name.IsExported() {
+							continue
+						}
+						documented := d.Doc != nil || s.Doc != nil
+						switch typ := s.Type.(type) {
+						case *ast.StructType:
+							add(documented, "type %s struct", s.Name.Name)
+							for _, field := range typ.Fields.List {
+								for _, name := range field.Names {
+									if name.IsExported() {
+										add(true, "field %s.%s %s", s.Name.Name, name.Name, text(field.Type))
+									}
+								}
+								if len(field.Names) == 0 {
+									add(true, "field %s embeds %s", s.Name.Name, text(field.Type))
+								}
+							}
+						case *ast.InterfaceType:
+							add(documented, "type %s interface", s.Name.Name)
+							for _, method := range typ.Methods.List {
+								add(method.Doc != nil, "method %s.%s%s", s.Name.Name, method.Names[0].Name, strings.TrimPrefix(text(method.Type), "func"))
+							}
+						default:
+							add(documented, "type %s %s", s.Name.Name, text(s.Type))
+						}
+					case *ast.ValueSpec:
+						for _, name := range s.Names {
+							if name.IsExported() {
+								add(d.Doc != nil || s.Doc != nil, "%s %s", d.Tok, name.Name)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	for _, line := range undocumented {
+		t.Errorf("without a doc comment: %s", line)
+	}
+	slices.Sort(lines)
+	got := strings.Join(lines, "\n") + "\n"
+	if *update {
+		if err := os.WriteFile(apiList, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(apiList)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("the exported names differ from %s (-listed +there):\n%s", apiList, diff)
+	}
+}
+
+func TestPackageDocIsShort(t *testing.T) {
+	_, files := parsePackage(t)
+	words := len(strings.Fields(files["doc.go"].Doc.Text()))
+	if words < 150 || words > 400 {
+		t.Errorf("the package doc has %d words, want 150 to 400", words)
+	}
+	if doc.Synopsis(files["doc.go"].Doc.Text()) == "" {
+		t.Error("the package doc has no synopsis")
+	}
+}
+
+func TestRootModuleStaysLean(t *testing.T) {
+	allowed := []string{"golang.org/x/sync/", "golang.org/x/time/", "github.com/hashicorp/go-cleanhttp", "github.com/ampauth/ampauth/internal/"}
+	_, files := parsePackage(t)
+	for name, file := range files {
+		for _, spec := range file.Imports {
+			path, _ := strconv.Unquote(spec.Path.Value)
+			first, _, _ := strings.Cut(path, "/")
+			known := slices.ContainsFunc(allowed, func(prefix string) bool {
+				return strings.HasPrefix(path+"/", prefix) || strings.HasPrefix(path, prefix)
+			})
+			if strings.Contains(first, ".") && !known {
+				t.Errorf("%s imports %s", name, path)
+			}
+		}
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
+				t.Errorf("%s has an init function", name)
+			}
+		}
+	}
+}
+
+// TestReadmeNamesRealTests keeps the promises of the README bound to their proofs.
+func TestReadmeNamesRealTests(t *testing.T) {
+	declared := make(map[string]bool)
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok {
+				declared[f.Name.Name] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, word := range strings.FieldsFunc(string(readme), func(r rune) bool { return r == '`' || r == ' ' || r == '\n' }) {
+		if strings.HasPrefix(word, "Test") {
+			named++
+			if !declared[word] {
+				t.Errorf("the README names %s, which is not there", word)
+			}
+		}
+	}
+	if named < 5 {
+		t.Errorf("the README names %d tests", named)
+	}
+}
