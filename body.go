@@ -18,8 +18,8 @@ const (
 // discard drains and closes the body of a response that nobody wants. The attempt
 // it belongs to, if any, is over then.
 func discard(a *attempt, body io.ReadCloser) {
+	defer a.release()
 	if body == http.NoBody {
-		a.release()
 		return
 	}
 	ahead := readAhead(body, maxDrain, drainTime)
@@ -27,7 +27,6 @@ func discard(a *attempt, body io.ReadCloser) {
 		a.release() // a stalled read ends by its context before the body is closed
 	}
 	_ = ahead.Close()
-	a.release()
 }
 
 // readAhead reads up to n bytes of body, for at most d. What it returns reads as
@@ -36,12 +35,15 @@ func readAhead(body io.ReadCloser, n int64, d time.Duration) *aheadBody {
 	ahead := &aheadBody{rest: body, limit: int(n), done: make(chan struct{})}
 	go func() {
 		defer close(ahead.done)
+		defer func() { ahead.panicked = recover() }()
+		ahead.err = io.ErrUnexpectedEOF // unless the reading comes to an end
 		ahead.prefix, ahead.err = io.ReadAll(io.LimitReader(body, n))
 	}()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ahead.done:
+		ahead.passOn()
 	case <-timer.C:
 	}
 	return ahead
@@ -52,10 +54,18 @@ type aheadBody struct {
 	rest  io.ReadCloser
 	limit int
 
-	done   chan struct{} // closed when the reading ahead is over; then prefix and err are set
-	prefix []byte
-	err    error
+	done     chan struct{} // closed when the reading ahead is over; then these are set:
+	prefix   []byte
+	err      error
+	panicked any // a panic of the body, which belongs to whoever reads it
+
 	offset int
+}
+
+func (b *aheadBody) passOn() {
+	if b.panicked != nil {
+		panic(b.panicked)
+	}
 }
 
 // finished reports whether the reading ahead is over.
@@ -78,6 +88,7 @@ func (b *aheadBody) whole() (content []byte, ok bool) {
 
 func (b *aheadBody) Read(p []byte) (int, error) {
 	<-b.done
+	b.passOn()
 	if b.offset < len(b.prefix) {
 		n := copy(p, b.prefix[b.offset:])
 		b.offset += n

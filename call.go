@@ -27,7 +27,8 @@ type call struct {
 	replayed bool // the one replay after a refused token was made
 
 	// Reasons to send it otherwise.
-	detours    int  // over another transport: errHTTP2
+	detour     bool // over another transport: errHTTP2
+	detours    int
 	apart      bool // over another connection: status 421
 	unexpected bool // without Expect: status 417
 	late       bool // not as early data: status 425
@@ -64,7 +65,9 @@ func (c *call) prepare() error {
 func (c *call) run() (*http.Response, error) {
 	var last result
 	for c.number = 1; ; c.number++ {
-		if err := c.admit(&last); err != nil {
+		if c.detour {
+			c.detour = false // it was admitted already
+		} else if err := c.admit(&last); err != nil {
 			return nil, err
 		}
 		if !c.bodies.used {
@@ -193,6 +196,7 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 			return false, 0
 		}
 		c.detours++
+		c.detour = true
 		c.number-- // still the same attempt
 		return true, 0
 	}

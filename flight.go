@@ -19,6 +19,9 @@ type flight struct {
 
 	// What held when it began; see install.
 	epoch, rejections uint64
+
+	// How long the refresh endpoint asked to be left alone, if it did.
+	refreshAfter time.Duration
 }
 
 type purpose int
@@ -69,7 +72,7 @@ func (m *TokenManager) join(f flight) (<-chan singleflight.Result, error) {
 	// A flight of an earlier epoch is not joined: its result does not count.
 	key := strconv.FormatUint(m.epoch, 10)
 	return m.logins.DoChan(key, func() (any, error) {
-		token, err := m.fly(f)
+		token, err := m.fly(&f)
 		if err != nil {
 			return nil, err // not the *Error, lest nil become an error
 		}
@@ -83,7 +86,7 @@ func errManagerClosed() *Error {
 
 // fly makes the flight on a goroutine of its own, so that neither a panic nor a
 // Goexit in a layer below takes the process down or leaves the waiters for ever.
-func (m *TokenManager) fly(f flight) (Token, *Error) {
+func (m *TokenManager) fly(f *flight) (Token, *Error) {
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
@@ -119,7 +122,7 @@ func (m *TokenManager) fly(f flight) (Token, *Error) {
 }
 
 // replaceToken is the flight itself.
-func (m *TokenManager) replaceToken(ctx context.Context, f flight, credentials Credentials) (Token, error) {
+func (m *TokenManager) replaceToken(ctx context.Context, f *flight, credentials Credentials) (Token, error) {
 	s := m.current.Load()
 	if token, ok := f.settledBy(s); ok {
 		m.retryAhead.Store(0)
@@ -127,10 +130,11 @@ func (m *TokenManager) replaceToken(ctx context.Context, f flight, credentials C
 	}
 	var refreshErr error
 	if s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) {
-		var value Secret
-		if value, refreshErr = m.refresh(ctx, s.token); refreshErr == nil {
+		value, err := m.refresh(ctx, s.token)
+		if err == nil {
 			return m.install(f, value), nil
 		}
+		refreshErr, f.refreshAfter = err, err.RetryAfter
 	}
 	value, err := m.obtain(ctx, credentials)
 	if err != nil {
@@ -154,7 +158,7 @@ func (f flight) settledBy(s *snapshot) (Token, bool) {
 	now := time.Now().UnixNano()
 	switch f.purpose {
 	case keepFresh:
-		return s.token, s.obtainedAt <= now && now < s.refreshAt
+		return s.token, s.fresh(now)
 	case replace:
 		return s.token, !s.token.Value.Equal(f.rejected)
 	}
@@ -172,7 +176,7 @@ func (m *TokenManager) refreshes(p purpose) bool {
 // install makes a new token the current one, unless that would undo what
 // happened since the flight began: a Clear, other credentials, or the refusal of
 // just this token. The waiters get it in any case.
-func (m *TokenManager) install(f flight, value Secret) Token {
+func (m *TokenManager) install(f *flight, value Secret) Token {
 	s := m.newSnapshot(value)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -188,7 +192,7 @@ func (m *TokenManager) install(f flight, value Secret) Token {
 }
 
 // failed takes note of a flight that failed and returns the error for its waiters.
-func (m *TokenManager) failed(f flight, err error) *Error {
+func (m *TokenManager) failed(f *flight, err error) *Error {
 	e, ok := err.(*Error)
 	if !ok {
 		e = noToken(clean(err))
@@ -203,7 +207,7 @@ func (m *TokenManager) failed(f flight, err error) *Error {
 	if f.epoch == m.epoch {
 		m.hold(e)
 		m.failures++
-		wait := m.config.Retry.resolved().backoff(m.failures, e.RetryAfter)
+		wait := m.config.Retry.resolved().backoff(m.failures, max(e.RetryAfter, f.refreshAfter))
 		m.retryAhead.Store(time.Now().Add(wait).UnixNano())
 	}
 	return e
@@ -212,7 +216,7 @@ func (m *TokenManager) failed(f flight, err error) *Error {
 // obtain logs in.
 func (m *TokenManager) obtain(ctx context.Context, credentials Credentials) (Secret, *Error) {
 	began := time.Now()
-	value, err := Retry(ctx, m.config.Retry, func(ctx context.Context) (Secret, error) {
+	value, err := Retry(ctx, m.attempts(m.config.Retry.MaxAttempts), func(ctx context.Context) (Secret, error) {
 		req, err := m.obtainRequest(ctx, credentials)
 		return m.exchange(req, err, errCredentialsRefused)
 	})
@@ -229,11 +233,9 @@ func (m *TokenManager) obtain(ctx context.Context, credentials Credentials) (Sec
 
 // refresh exchanges the token. It ends the old one, so it is sent once: any
 // doubtful end goes on to obtain.
-func (m *TokenManager) refresh(ctx context.Context, token Token) (Secret, error) {
+func (m *TokenManager) refresh(ctx context.Context, token Token) (Secret, *Error) {
 	began := time.Now()
-	once := m.config.Retry
-	once.MaxAttempts = 1
-	value, err := Retry(WithOperation(ctx, MutatingOperation), once, func(ctx context.Context) (Secret, error) {
+	value, err := Retry(WithOperation(ctx, MutatingOperation), m.attempts(1), func(ctx context.Context) (Secret, error) {
 		req, err := m.refreshRequest(ctx, token)
 		return m.exchange(req, err, errTokenRefused)
 	})
@@ -249,6 +251,14 @@ func (m *TokenManager) refresh(ctx context.Context, token Token) (Secret, error)
 	m.counters.refreshes.Add(1)
 	m.logger().Info("ampauth: token refreshed", "outcome", "ok", "elapsed", time.Since(began))
 	return value, nil
+}
+
+// attempts is the configuration for at most n attempts, each of which has its
+// clock below, where it starts behind the limiter.
+func (m *TokenManager) attempts(n int) RetryConfig {
+	c := m.config.Retry.WithTimeout(-1)
+	c.MaxAttempts = n
+	return c
 }
 
 // tokenError names the call whose last attempt failed.

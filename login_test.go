@@ -14,12 +14,14 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
+	"golang.org/x/time/rate"
 )
 
 func TestLoginSendsOnePostWithTheCredentials(t *testing.T) {
@@ -205,6 +207,7 @@ func TestUnusableAnswerIsOneClearError(t *testing.T) {
 		"8 KiB":             `{"token":"` + canary + strings.Repeat("a", 8<<10) + `"}`,
 		"one too long":      `{"token":"` + strings.Repeat("a", 4097) + `"}`,
 		"above 64 KiB":      `{"token":"` + canary + `","padding":"` + strings.Repeat("a", 64<<10) + `"}`,
+		"64 KiB of spaces":  `{"token":"` + canary + `"}` + strings.Repeat(" ", 64<<10),
 		"byte order mark":   "\ufeff" + `{"token":"` + canary + `"}`,
 		"unfinished escape": `{"token":"` + canary + `\u00"}`,
 	} {
@@ -283,6 +286,45 @@ func TestEndlessAnswerIsReadInBounds(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestEveryAnswerToALoginIsClosed(t *testing.T) {
+	for name, fault := range map[string]fakeamp.Fault{
+		"token": {}, "no token": {Body: "{}"}, "refused": {Status: 400}, "not found": {Status: 404}, "outage": {Status: 500},
+		"redirect": {Status: 302}, "cut": {Do: fakeamp.CutBody}, "too large": {Body: strings.Repeat("a", 65<<10)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+				fault.Route, fault.Times = ampObtain, -1
+				w.Inject(fault)
+				var opened, closed atomic.Int32
+				m := w.manager(w.over(func(base http.RoundTripper, req *http.Request) (*http.Response, error) {
+					resp, err := base.RoundTrip(req)
+					if err == nil {
+						opened.Add(1)
+						resp.Body = &ampClosed{ReadCloser: resp.Body, n: &closed}
+					}
+					return resp, err
+				}))
+				_, _ = m.Token(t.Context())
+				if o, c := opened.Load(), closed.Load(); o == 0 || c != o {
+					t.Errorf("%d of %d bodies were closed", c, o)
+				}
+			})
+		})
+	}
+}
+
+// An ampClosed body counts in n when it is first closed.
+type ampClosed struct {
+	io.ReadCloser
+	n    *atomic.Int32
+	once sync.Once
+}
+
+func (b *ampClosed) Close() error {
+	b.once.Do(func() { b.n.Add(1) })
+	return b.ReadCloser.Close()
 }
 
 // An ampCounted body adds up what is read of it.
@@ -427,6 +469,20 @@ func TestRetryAfterOfTheLoginIsWaitedFor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The limiter is asked before an attempt's clock starts, and once for each.
+func TestLimiterDoesNotUseUpTheTimeOfALogin(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: 5 * time.Second})
+		limiter := rate.NewLimiter(rate.Every(8*time.Second), 1)
+		limiter.Allow()
+		m := w.manager(func(c *ampauth.Config) { c.Limiter = limiter })
+		if took := ampElapsed(func() { w.token(m) }); took != 13*time.Second {
+			t.Errorf("took %v, want 8s for the limiter and 5s for the server", took)
+		}
+		w.wantSent(1, 0)
+	})
 }
 
 // A throttled account is not asked again before the time the server named, by

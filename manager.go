@@ -62,6 +62,10 @@ type snapshot struct {
 	accepted                        atomic.Bool // the API has accepted the token
 }
 
+// fresh reports whether the token is due neither by its end nor because the clock
+// was set back to before it was obtained.
+func (s *snapshot) fresh(now int64) bool { return s.obtainedAt <= now && now < s.refreshAt }
+
 // A pause keeps the next login away after one was refused, so that an account is
 // not locked by a hot loop, or after the server asked for it.
 type pause struct {
@@ -92,6 +96,7 @@ func NewTokenManager(cfg Config) (*TokenManager, error) {
 }
 
 func newTokenManager(cfg Config, base http.RoundTripper, owned *http.Transport) *TokenManager {
+	timeout := cfg.Retry.resolved().Timeout
 	m := &TokenManager{
 		config:      cfg,
 		scheme:      schemeOrDefault(cfg.Scheme),
@@ -99,8 +104,8 @@ func newTokenManager(cfg Config, base http.RoundTripper, owned *http.Transport) 
 		owned:       owned,
 		wire: &RetryTransport{
 			Base: base,
-			// Attempts, times and pauses are the flight's.
-			Retry:   RetryConfig{MaxAttempts: 1, Timeout: -1, MutationTimeout: -1, MaxRetryAfter: 1},
+			// More attempts and the pauses are the flight's. A refresh is a mutation.
+			Retry:   RetryConfig{MaxAttempts: 1, Timeout: timeout, MutationTimeout: timeout, MaxRetryAfter: 1},
 			Limiter: cfg.Limiter,
 			Logger:  cfg.Logger,
 			login:   true,
@@ -128,7 +133,7 @@ func (m *TokenManager) usable() *snapshot {
 		return nil
 	}
 	now := time.Now().UnixNano()
-	if s.obtainedAt <= now && now < s.refreshAt {
+	if s.fresh(now) {
 		return s
 	}
 	return m.stale(s, now)
@@ -206,6 +211,9 @@ func (m *TokenManager) reject(rejected Token) (token Token, settled bool, err er
 	s := m.current.Load()
 	switch {
 	case s == nil:
+		if !m.rejected.Equal(rejected.Value) {
+			m.noteRejected(rejected)
+		}
 		return Token{}, false, nil
 	case !s.token.Value.Equal(rejected.Value):
 		return s.token, !s.token.IsExpired(), nil
@@ -217,16 +225,22 @@ func (m *TokenManager) reject(rejected Token) (token Token, settled bool, err er
 		m.strikes = 0
 	}
 	m.strikes++
-	m.rejections++
-	m.rejected = rejected.Value
+	m.noteRejected(rejected)
 	m.current.Store(nil)
 	return Token{}, false, nil
+}
+
+// noteRejected keeps a flight under way from bringing the token back; m.mu must
+// be held.
+func (m *TokenManager) noteRejected(token Token) {
+	m.rejections++
+	m.rejected = token.Value
 }
 
 // holdOff is how long a refusal of s is taken for a matter that no login changes:
 // s came by a renewal and was never accepted. m.mu must be held.
 func (m *TokenManager) holdOff(s *snapshot) time.Duration {
-	if s.accepted.Load() || m.strikes == 0 {
+	if s.accepted.Load() || m.strikes == 0 || s.token.Age() < 0 {
 		return 0
 	}
 	least := min(firstHoldOff<<min(m.strikes-1, 8), maxHoldOff)
@@ -274,7 +288,7 @@ func (m *TokenManager) Info() (info TokenInfo, ok bool) {
 		ObtainedAt:  s.token.ObtainedAt,
 		Age:         s.token.Age(),
 		IsExpired:   s.token.IsExpired(),
-		ExpiresSoon: time.Now().UnixNano() >= s.refreshAt,
+		ExpiresSoon: !s.fresh(time.Now().UnixNano()),
 	}
 	if !info.ExpiresAt.IsZero() {
 		info.ExpiresIn = time.Until(info.ExpiresAt)
@@ -297,6 +311,7 @@ func (m *TokenManager) Clear(context.Context) error {
 func (m *TokenManager) forgive() {
 	m.pause = pause{}
 	m.strikes, m.failures = 0, 0
+	m.rejected = Secret{}
 	m.retryAhead.Store(0)
 }
 
@@ -344,7 +359,8 @@ func refreshLead(life, window time.Duration) time.Duration {
 	if window < 0 {
 		return 0
 	}
-	least, most := window, window+window/2
+	window = min(window, life)
+	least, most := window, saturatingAdd(window, window/2)
 	if half := life / 2; most > half {
 		most = half
 		if least > half {

@@ -722,3 +722,72 @@ func TestErrorsOfExhaustionShowNothingTheyCarry(t *testing.T) {
 		}
 	})
 }
+
+// stubbedClient is a Client over a base that answers logins by itself.
+func stubbedClient(t *testing.T, cfg ampauth.Config, base http.RoundTripper) *ampauth.Client {
+	t.Helper()
+	cfg.BaseURL = "https://api.test/api"
+	cfg.Credentials = ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString("correct horse")}
+	cfg.HTTPClient = &http.Client{Transport: stubLayer(func(req *http.Request) (*http.Response, error) {
+		if strings.HasSuffix(req.URL.Path, "/user/obtain_token") {
+			stubUse(req)
+			return stubResponse(200, `{"token":"0123456789"}`), nil
+		}
+		return base.RoundTrip(req)
+	})}
+	client, err := ampauth.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func TestStatsCountRetriesByTheirReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubRefuse(), stubAnswer(421), stubAnswer(429, "Retry-After", "1"), stubAnswer(503), stubAnswer(500), stubStall(), stubBreak(io.EOF), stubAnswer(200))
+		client := stubbedClient(t, ampauth.Config{Retry: ampauth.RetryConfig{MaxAttempts: 10}}, base)
+		defer client.Close()
+		start := time.Now()
+		resp, err := client.Do(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stubText(t, resp)
+		stats := client.Stats()
+		want := ampauth.RetryStats{NotSent: 1, Refused: 1, RateLimited: 1, ServerError: 2, Timeout: 1, Broken: 1}
+		if stats.Retries != want || stats.Retries.Total() != 7 || stats.Replays != 0 {
+			t.Errorf("counted %+v, want %+v", stats.Retries, want)
+		}
+		if took := time.Since(start) - 10*time.Second; stats.Waits != 7 || stats.Waited != took {
+			t.Errorf("counted %d waits of %v, want 7 of %v", stats.Waits, stats.Waited, took)
+		}
+	})
+}
+
+func TestStatsCountOnlyWhatWasWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := stubbedClient(t, ampauth.Config{}, stubScript(stubAnswer(429, "Retry-After", "60")))
+		defer client.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		_, err := client.Do(stubRequest(ctx, ampauth.SafeOperation, nil))
+		if stats := client.Stats(); !errors.Is(err, context.Canceled) || stats.Waits != 1 || stats.Waited != time.Second {
+			t.Errorf("%v; counted %d waits of %v, want 1 of the second until the caller left", err, stats.Waits, stats.Waited)
+		}
+	})
+}
+
+func TestStatsOfAQuietClientAreZero(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := stubbedClient(t, ampauth.Config{}, stubScript(stubAnswer(503)))
+		defer client.Close()
+		resp, err := client.Do(stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stubText(t, resp)
+		if stats := client.Stats(); stats != (ampauth.Stats{Obtains: 1}) {
+			t.Errorf("counted %+v of one request that was not repeated", stats)
+		}
+	})
+}

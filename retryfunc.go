@@ -103,5 +103,9 @@ func afterAttempts(n int, err error) error {
 		counted.Attempts = n
 		return &counted
 	}
-	return &Error{Op: "request", Kind: ErrRequestFailed, Attempts: n, Err: clean(err)}
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Attempts: n, Err: clean(err)}
+	if wrapped, ok := errors.AsType[*Error](err); ok {
+		e.Outcome, e.StatusCode, e.RetryAfter = wrapped.Outcome, wrapped.StatusCode, wrapped.RetryAfter
+	}
+	return e
 }

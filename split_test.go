@@ -26,6 +26,7 @@ import (
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
 	"github.com/ampauth/ampauth/internal/memnet"
+	"golang.org/x/time/rate"
 )
 
 // net/http repeats by itself what has no body, or a GetBody. Over a base that is
@@ -441,6 +442,7 @@ func TestServersOfNetHTTPAreServedWhateverTheySpeak(t *testing.T) {
 				Protocols: protocols,
 				TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
 				Handler:   http.HandlerFunc(func(http.ResponseWriter, *http.Request) { effects.Add(1) }),
+				ErrorLog:  stubQuiet(),
 			}
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -780,32 +782,128 @@ func TestMisdirectedRequestGoesOverAnotherConnection(t *testing.T) {
 		})
 	}
 }
-func TestDetourClosesEveryBodyItOpens(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+
+// stubBothProtocols is a server that prefers HTTP/2, and a transport that does too.
+func stubBothProtocols(t *testing.T, handler http.HandlerFunc) (url string, base *http.Transport) {
+	server := httptest.NewUnstartedServer(handler)
 	server.EnableHTTP2 = true
 	server.TLS = &tls.Config{NextProtos: []string{"h2", "http/1.1"}}
+	server.Config.ErrorLog = stubQuiet()
 	server.StartTLS()
-	defer server.Close()
-	rt := &ampauth.RetryTransport{Base: server.Client().Transport}
-	first := &closeCounter{Reader: bytes.NewReader([]byte("x"))}
-	opened := []*closeCounter{first}
-	req, _ := http.NewRequest("POST", server.URL+"/assets/issue", first)
+	t.Cleanup(server.Close)
+	return server.URL, server.Client().Transport.(*http.Transport)
+}
+
+// To find out which protocols a server speaks takes a connection or two. That is
+// no attempt: it costs no token, no retry, and does not show.
+func TestDetourIsNoAttempt(t *testing.T) {
+	numbers := make(chan string, 10)
+	address, base := stubBothProtocols(t, func(w http.ResponseWriter, r *http.Request) {
+		numbers <- r.Proto + " " + r.Header.Get("X-Attempt")
+	})
+	const burst = 10
+	limiter := rate.NewLimiter(rate.Every(1000*time.Hour), burst)
+	config := stubQuick
+	config.MaxAttempts = 1
+	source := ampauth.StaticTokenSource(ampauth.SecretFromString("token"))
+	auth := &ampauth.AuthTransport{Base: base, Source: source, Origin: address}
+	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+		copied := req.Clone(req.Context())
+		n, _ := ampauth.AttemptFromContext(req.Context())
+		copied.Header.Set("X-Attempt", fmt.Sprint(n))
+		return auth.RoundTrip(copied)
+	})
+	rt := &ampauth.RetryTransport{Base: layer, Retry: config, Limiter: limiter}
+	ctx := ampauth.WithoutRetry(t.Context())
+	if status := stubStatus(t, rt, stubRequestTo(ctx, address, ampauth.MutatingOperation, newStubBody("x"))); status != 200 {
+		t.Fatalf("status %d", status)
+	}
+	if got := <-numbers; got != "HTTP/1.1 1" || len(numbers) != 0 {
+		t.Errorf("the server saw %q and %d more, want HTTP/1.1 and attempt 1 alone", got, len(numbers))
+	}
+	if used := burst - limiter.Tokens(); used > 1.1 {
+		t.Errorf("one attempt took %.0f tokens of the limiter", used)
+	}
+}
+
+// Many at once may be the first to a host.
+func TestDetoursAtOnceAllArrive(t *testing.T) {
+	var effects, http2 atomic.Int32
+	url, base := stubBothProtocols(t, func(w http.ResponseWriter, r *http.Request) {
+		effects.Add(1)
+		http2.Add(int32(r.ProtoMajor - 1))
+	})
+	config := stubQuick
+	config.MaxAttempts = 1
+	rt := &ampauth.RetryTransport{Base: base, Retry: config}
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			stubStatus(t, rt, stubRequestTo(t.Context(), url, ampauth.MutatingOperation, newStubBody("x")))
+		})
+	}
+	wg.Wait()
+	if effects.Load() != 50 || http2.Load() != 0 {
+		t.Errorf("%d effects of 50 mutations, %d of them over HTTP/2; want 50 and 0", effects.Load(), http2.Load())
+	}
+}
+
+func TestMutationsKeepTheUsersCheckOfTheConnection(t *testing.T) {
+	url, base := stubBothProtocols(t, func(http.ResponseWriter, *http.Request) { t.Error("the request was sent") })
+	no := errors.New("not this connection")
+	var asked atomic.Int32
+	base.TLSClientConfig.VerifyConnection = func(tls.ConnectionState) error {
+		if asked.Add(1) == 1 {
+			return nil // lets the way be found out
+		}
+		return no
+	}
+	rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
+	_, err := rt.RoundTrip(stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x")))
+	if e := stubError(t, err); !errors.Is(err, no) || e.Outcome != ampauth.NotSent {
+		t.Errorf("got %v (%v), want the user's own error, NotSent", err, e.Outcome)
+	}
+}
+
+// stubAwaited is a body whose end can be waited for: net/http may close it after
+// the response has come.
+type stubAwaited struct {
+	io.Reader
+	closed atomic.Int32
+	done   chan struct{}
+}
+
+func newStubAwaited() *stubAwaited {
+	return &stubAwaited{Reader: strings.NewReader("x"), done: make(chan struct{})}
+}
+
+func (b *stubAwaited) Close() error {
+	if b.closed.Add(1) == 1 {
+		close(b.done)
+	}
+	return nil
+}
+
+func TestDetourClosesEveryBodyItOpens(t *testing.T) {
+	url, base := stubBothProtocols(t, func(http.ResponseWriter, *http.Request) {})
+	rt := &ampauth.RetryTransport{Base: base}
+	opened := []*stubAwaited{newStubAwaited()}
+	req := stubRequestTo(t.Context(), url, ampauth.MutatingOperation, opened[0])
 	req.GetBody = func() (io.ReadCloser, error) {
-		body := &closeCounter{Reader: bytes.NewReader([]byte("x"))}
-		opened = append(opened, body)
-		return body, nil
+		opened = append(opened, newStubAwaited())
+		return opened[len(opened)-1], nil
 	}
-	resp, err := rt.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
+	stubStatus(t, rt, req)
 	if len(opened) != 2 {
 		t.Errorf("%d bodies were opened, want the caller's and one more", len(opened))
 	}
 	for i, body := range opened {
+		select {
+		case <-body.done:
+		case <-time.After(10 * time.Second):
+		}
 		if n := body.closed.Load(); n != 1 {
-			t.Errorf("body %d was closed %d times", i, n)
+			t.Errorf("body %d was closed %d times, want once", i+1, n)
 		}
 	}
 }

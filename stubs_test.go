@@ -304,8 +304,9 @@ func stubListen(t *testing.T, serve func(conn net.Conn, n int)) (address string,
 	}
 	accepted = new(atomic.Int32)
 	var wg sync.WaitGroup
-	var mu sync.Mutex // guards open
+	var mu sync.Mutex // guards open and over
 	var open []net.Conn
+	over := false
 	wg.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -315,6 +316,9 @@ func stubListen(t *testing.T, serve func(conn net.Conn, n int)) (address string,
 			n := int(accepted.Add(1))
 			mu.Lock()
 			open = append(open, conn)
+			if over {
+				_ = conn.Close()
+			}
 			mu.Unlock()
 			wg.Go(func() {
 				defer conn.Close()
@@ -325,6 +329,7 @@ func stubListen(t *testing.T, serve func(conn net.Conn, n int)) (address string,
 	t.Cleanup(func() {
 		_ = l.Close()
 		mu.Lock()
+		over = true
 		for _, conn := range open {
 			_ = conn.Close()
 		}

@@ -101,8 +101,10 @@ func (c *call) sleep(d time.Duration, last *result) error {
 	if d <= 0 {
 		return nil
 	}
-	c.t.counters.addWait(d)
-	if err := sleep(c.ctx, d); err != nil {
+	began := time.Now()
+	err := sleep(c.ctx, d)
+	c.t.counters.addWait(time.Since(began))
+	if err != nil {
 		return c.left(last, err)
 	}
 	return nil
