@@ -576,3 +576,34 @@ func TestRefusalThatStallsIsBoundedByTheTimeout(t *testing.T) {
 		}
 	})
 }
+
+// The renewal may take longer than an attempt is given.
+func TestRefusalIsWholeAfterALongRenewal(t *testing.T) {
+	content := strings.Repeat("r", 200<<10)
+	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(401)
+		_, _ = io.WriteString(w, content)
+	}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: stubFutile{}, Origin: url}}
+		start := time.Now()
+		resp, err := rt.RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+		if err != nil || time.Since(start) != time.Minute {
+			t.Fatalf("got (%v, %v) after %v, want the refusal after a minute", resp, err, time.Since(start))
+		}
+		if text := stubText(t, resp); text != content {
+			t.Errorf("%d bytes of the refusal, want %d", len(text), len(content))
+		}
+	})
+}
+
+// stubFutile is a source whose renewals take a minute and fail.
+type stubFutile struct{}
+
+func (stubFutile) Token(context.Context) (ampauth.Token, error) {
+	return ampauth.Token{Value: ampauth.SecretFromString("token")}, nil
+}
+
+func (stubFutile) Renew(context.Context, ampauth.Token) (ampauth.Token, error) {
+	time.Sleep(time.Minute)
+	return ampauth.Token{}, errors.New("no other token")
+}

@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/google/go-cmp/cmp"
 )
 
 // environment sets the variables of the package to exactly these.
@@ -63,6 +66,11 @@ func TestBadConfigurationIsOneFaultThatNamesItsField(t *testing.T) {
 		{"http, not loopback", func(c *ampauth.Config) { c.BaseURL = "http://zq7value.test/api" }, "BaseURL", "must use https"},
 		{"not a URL", func(c *ampauth.Config) { c.BaseURL = "https://zq7value\x7f/" }, "BaseURL", "is not a URL"},
 		{"port too large", func(c *ampauth.Config) { c.BaseURL = "https://zq7value.test:99999/" }, "BaseURL", "port"},
+		{"port not a number", func(c *ampauth.Config) { c.BaseURL = "https://amp.test:zq7value/api" }, "BaseURL", "is not a URL"},
+		{"port negative", func(c *ampauth.Config) { c.BaseURL = "https://amp.test:-7771/api" }, "BaseURL", "is not a URL"},
+		{"http, loopback only by its look", func(c *ampauth.Config) { c.BaseURL = "http://127.0.0.1.zq7value.test/api" }, "BaseURL", "must use https"},
+		{"http, localhost only by its look", func(c *ampauth.Config) { c.BaseURL = "http://localhost.zq7value.test/api" }, "BaseURL", "must use https"},
+		{"bad escape", func(c *ampauth.Config) { c.BaseURL = "https://amp.test/%zq7value" }, "BaseURL", "is not a URL"},
 		{"no user", func(c *ampauth.Config) { c.Credentials.Username = "" }, "Credentials.Username (AMP_USERNAME)", "is required"},
 		{"blank user", func(c *ampauth.Config) { c.Credentials.Username = " \t" }, "Credentials.Username", "is required"},
 		{"user not UTF-8", func(c *ampauth.Config) { c.Credentials.Username = "zq7value\xff" }, "Credentials.Username", "UTF-8"},
@@ -167,7 +175,7 @@ func TestRetryConfigWithTimeout(t *testing.T) {
 	}
 }
 
-func TestRetryConfigFromEnvDefaultsAndPartial(t *testing.T) {
+func TestRetryConfigFromEnvPartial(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		env  map[string]string
@@ -315,5 +323,112 @@ func TestHugeNumbersDoNotOverflow(t *testing.T) {
 	cfg := ampauth.RetryConfig{MaxAttempts: math.MaxInt, BaseDelay: math.MaxInt64, MaxDelay: math.MaxInt64, Budget: math.MaxInt, MaxRetryAfter: math.MaxInt64}
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestConfigFromEnvironmentVariablesNamesEachFault(t *testing.T) {
+	const canary = "zq7value"
+	for _, test := range []struct {
+		name            string
+		variable, value string
+		field, rule     string
+	}{
+		{"base URL missing", "AMP_API_BASE_URL", "", "BaseURL (AMP_API_BASE_URL)", "is required"},
+		{"base URL with user information", "AMP_API_BASE_URL", "https://issuer:zq7value@amp.test/api", "BaseURL (AMP_API_BASE_URL)", "user information"},
+		{"base URL of plain http", "AMP_API_BASE_URL", "http://zq7value.test/api", "BaseURL (AMP_API_BASE_URL)", "must use https"},
+		{"user missing", "AMP_USERNAME", "", "Credentials.Username (AMP_USERNAME)", "is required"},
+		{"user not UTF-8", "AMP_USERNAME", "zq7value\xff", "Credentials.Username (AMP_USERNAME)", "UTF-8"},
+		{"password missing", "AMP_PASSWORD", "", "Credentials.Password (AMP_PASSWORD or AMP_PASSWORD_FILE)", "is required"},
+		{"password blank", "AMP_PASSWORD", " \t\n", "Credentials.Password (AMP_PASSWORD or AMP_PASSWORD_FILE)", "is required"},
+		{"password not UTF-8", "AMP_PASSWORD", "zq7value\xff", "Credentials.Password (AMP_PASSWORD or AMP_PASSWORD_FILE)", "UTF-8"},
+		{"password twice", "AMP_PASSWORD_FILE", "/zq7value", "Credentials.Password (AMP_PASSWORD_FILE)", "together with AMP_PASSWORD"},
+		{"attempts", "API_RETRY_MAX_ATTEMPTS", "zq7value", "Retry.MaxAttempts (API_RETRY_MAX_ATTEMPTS)", "whole number"},
+		{"base delay", "API_RETRY_BASE_DELAY_MS", "zq7value", "Retry.BaseDelay (API_RETRY_BASE_DELAY_MS)", "whole number"},
+		{"max delay", "API_RETRY_MAX_DELAY_MS", "zq7value", "Retry.MaxDelay (API_RETRY_MAX_DELAY_MS)", "whole number"},
+		{"max delay below the default base", "API_RETRY_MAX_DELAY_MS", "777", "Retry.MaxDelay (API_RETRY_MAX_DELAY_MS)", "must not be below Retry.BaseDelay (API_RETRY_BASE_DELAY_MS)"},
+		{"timeout", "API_REQUEST_TIMEOUT_SECONDS", "zq7value", "Retry.Timeout (API_REQUEST_TIMEOUT_SECONDS)", "whole number"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			variables := map[string]string{"AMP_API_BASE_URL": "https://amp.test/api", "AMP_USERNAME": "issuer", "AMP_PASSWORD": canaryPassword}
+			variables[test.variable] = test.value
+			environment(t, variables)
+			cfg, err := ampauth.ConfigFromEnv()
+			if len(faults(err)) != 1 || !errors.Is(err, ampauth.ErrConfig) {
+				t.Fatalf("got %v, want one fault", err)
+			}
+			text := err.Error()
+			if want := "ampauth: configuration: " + test.field + " "; !strings.HasPrefix(text, want) || !strings.Contains(text, test.rule) {
+				t.Errorf("%q does not say %q ... %q", text, want, test.rule)
+			}
+			if strings.Contains(text, canary) || strings.Contains(text, "777") || leaks(text) != nil {
+				t.Error("the fault shows a value")
+			}
+			if cfg.BaseURL != "" || cfg.Credentials.Username != "" || !cfg.Credentials.Password.IsZero() {
+				t.Error("a faulty environment gives half a Config")
+			}
+		})
+	}
+}
+
+func TestFaultyBaseDelayIsNotBlamedOnTheMaximum(t *testing.T) {
+	environment(t, map[string]string{"API_RETRY_BASE_DELAY_MS": "half a second", "API_RETRY_MAX_DELAY_MS": "800"})
+	_, err := ampauth.RetryConfigFromEnv()
+	if list := faults(err); len(list) != 1 || !strings.Contains(err.Error(), "Retry.BaseDelay (API_RETRY_BASE_DELAY_MS) must be a whole number") {
+		t.Errorf("got %v, want the one fault that there is", err)
+	}
+}
+
+func TestPasswordOfTheEnvironmentIsTakenAsItIs(t *testing.T) {
+	for _, password := range []string{canaryPassword, " leading and trailing ", "with a line break\n", "\u00fc\u2603"} {
+		environment(t, map[string]string{"AMP_API_BASE_URL": "https://amp.test/api", "AMP_USERNAME": "issuer", "AMP_PASSWORD": password})
+		cfg, err := ampauth.ConfigFromEnv()
+		if err != nil || !cfg.Credentials.Password.Equal(ampauth.SecretFromString(password)) {
+			t.Errorf("the password is not that of the environment: %v", err)
+		}
+	}
+}
+
+func TestNewClientChangesNothingThatItIsGiven(t *testing.T) {
+	// The functions and the transport are compared by identity, the rest by content.
+	same := []cmp.Option{
+		cmp.Transformer("identity", func(f func(*http.Request, []*http.Request) error) uintptr { return reflect.ValueOf(f).Pointer() }),
+		cmp.Comparer(func(a, b http.RoundTripper) bool { return a == b }),
+	}
+	for name, theirs := range map[string]*http.Client{
+		"none":  nil,
+		"empty": {},
+		"full": {
+			Transport: new(http.Transport), Timeout: time.Minute,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return nil },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := validConfig()
+			cfg.HTTPClient = theirs
+			before := cfg
+			if theirs != nil {
+				before.HTTPClient = new(*theirs)
+			}
+			defaultTransport, defaultClient := http.DefaultTransport, *http.DefaultClient
+			client, err := ampauth.NewClient(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if diff := cmp.Diff(before, cfg, same...); diff != "" {
+				t.Errorf("NewClient changed its Config (-before +after):\n%s", diff)
+			}
+			if client.Client == theirs {
+				t.Error("the user's client is used itself, not copied")
+			}
+			if http.DefaultTransport != defaultTransport || !reflect.DeepEqual(*http.DefaultClient, defaultClient) {
+				t.Error("NewClient changed the defaults of net/http")
+			}
+			if theirs != nil && theirs.Transport != nil {
+				if transport := theirs.Transport.(*http.Transport); transport.MaxIdleConnsPerHost != 0 || transport.TLSClientConfig != nil {
+					t.Error("NewClient changed the user's transport")
+				}
+			}
+		})
 	}
 }

@@ -61,10 +61,10 @@ func RetryConfigFromEnv() (RetryConfig, error) {
 func retryFromEnv() (RetryConfig, []error) {
 	c := DefaultRetryConfig()
 	var faults []error
-	number := func(field, variable string, limit int64, set func(int64)) {
+	number := func(field, variable string, limit int64, set func(int64)) (ok bool) {
 		text := os.Getenv(variable)
 		if text == "" {
-			return
+			return true
 		}
 		rule := ""
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -78,16 +78,20 @@ func retryFromEnv() (RetryConfig, []error) {
 		}
 		if rule != "" {
 			faults = append(faults, configFault("Retry."+field, variable, rule))
-			return
+			return false
 		}
 		set(n)
+		return true
 	}
 	number("MaxAttempts", envMaxAttempts, math.MaxInt32, func(n int64) { c.MaxAttempts = int(n) })
-	number("BaseDelay", envBaseDelay, int64(math.MaxInt64/time.Millisecond), func(n int64) { c.BaseDelay = time.Duration(n) * time.Millisecond })
-	number("MaxDelay", envMaxDelay, int64(math.MaxInt64/time.Millisecond), func(n int64) { c.MaxDelay = time.Duration(n) * time.Millisecond })
+	base := number("BaseDelay", envBaseDelay, int64(math.MaxInt64/time.Millisecond), func(n int64) { c.BaseDelay = time.Duration(n) * time.Millisecond })
+	ceiling := number("MaxDelay", envMaxDelay, int64(math.MaxInt64/time.Millisecond), func(n int64) { c.MaxDelay = time.Duration(n) * time.Millisecond })
 	number("Timeout", envTimeout, int64(math.MaxInt64/time.Second), func(n int64) { c.Timeout = time.Duration(n) * time.Second })
 	c.MutationTimeout = max(c.MutationTimeout, c.Timeout)
-	if os.Getenv(envMaxDelay) == "" {
+	switch {
+	case !base, !ceiling: // one fault is not two
+		c.BaseDelay, c.MaxDelay = DefaultRetryConfig().BaseDelay, DefaultRetryConfig().MaxDelay
+	case os.Getenv(envMaxDelay) == "":
 		c.MaxDelay = max(c.MaxDelay, c.BaseDelay)
 	}
 	return c, faults

@@ -49,14 +49,16 @@ type Error struct {
 }
 
 // Error implements error.
-func (e *Error) Error() string { return "ampauth: " + e.text() }
+func (e *Error) Error() string { return prefix + e.text() }
+
+const prefix = "ampauth: "
 
 // text is the message without the prefix, so that a chain carries it once.
 func (e *Error) text() string {
 	var b strings.Builder
 	kind := "failure"
 	if e.Kind != nil {
-		kind = strings.TrimPrefix(e.Kind.Error(), "ampauth: ")
+		kind = strings.TrimPrefix(e.Kind.Error(), prefix)
 	}
 	b.WriteString(kind)
 	if e.Limit > 0 && e.Kind == ErrTimeout {
@@ -72,11 +74,12 @@ func (e *Error) text() string {
 	}
 	// A nested error of ours with the same status says it in its own words.
 	if inner, ok := e.Err.(*Error); e.StatusCode != 0 && (!ok || inner.StatusCode != e.StatusCode) {
-		fmt.Fprintf(&b, ": HTTP %d %s", e.StatusCode, http.StatusText(e.StatusCode))
+		b.WriteString(strings.TrimSpace(fmt.Sprintf(": HTTP %d %s", e.StatusCode, http.StatusText(e.StatusCode))))
 	}
 	if e.Err != nil {
 		b.WriteString(": ")
-		b.WriteString(causeText(e.Err))
+		// Ours may stand within somebody else's words, which then have the prefix.
+		b.WriteString(strings.ReplaceAll(causeText(e.Err), prefix, ""))
 	}
 	if advice := e.advice(); advice != "" {
 		b.WriteString("; ")

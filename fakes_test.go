@@ -185,7 +185,7 @@ func (w *ampWorld) client(change ...func(*ampauth.Config)) *ampauth.Client {
 	return c
 }
 
-// ampOver puts a layer of the test's own over the in-memory network.
+// over puts a layer of the test's own over the in-memory network.
 func (w *ampWorld) over(layer func(base http.RoundTripper, req *http.Request) (*http.Response, error)) func(*ampauth.Config) {
 	return func(cfg *ampauth.Config) {
 		cfg.HTTPClient = &http.Client{Transport: ampLayer(func(req *http.Request) (*http.Response, error) {
@@ -269,21 +269,6 @@ func ampStart(call func() (ampauth.Token, error)) <-chan ampResult {
 	}()
 	synctest.Wait()
 	return done
-}
-
-// ampTokens makes a route answer with a new token each time, after a delay.
-func ampTokens(prefix string, delay time.Duration) http.HandlerFunc {
-	var n atomic.Int32
-	return func(rw http.ResponseWriter, r *http.Request) {
-		number := n.Add(1)
-		select {
-		case <-time.After(delay):
-		case <-r.Context().Done():
-			return
-		}
-		rw.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(rw).Encode(map[string]string{"token": prefix + string(rune('0'+number))})
-	}
 }
 
 // An ampLog keeps log records.

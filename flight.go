@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,8 +18,7 @@ type flight struct {
 	purpose  purpose
 	rejected Secret // the token to replace, if that is the purpose
 
-	// What held when it began; see install.
-	epoch, rejections uint64
+	epoch uint64 // when it began; see install
 
 	// How long the refresh endpoint asked to be left alone, if it did.
 	refreshAfter time.Duration
@@ -68,7 +68,7 @@ func (m *TokenManager) join(f flight) (<-chan singleflight.Result, error) {
 	if err := m.inPause(); err != nil {
 		return nil, err
 	}
-	f.epoch, f.rejections = m.epoch, m.rejections
+	f.epoch = m.epoch
 	// A flight of an earlier epoch is not joined: its result does not count.
 	key := strconv.FormatUint(m.epoch, 10)
 	return m.logins.DoChan(key, func() (any, error) {
@@ -93,6 +93,7 @@ func (m *TokenManager) fly(f *flight) (Token, *Error) {
 		return Token{}, errManagerClosed()
 	}
 	m.flights.Add(1)
+	m.refused = nil
 	credentials := m.credentials
 	m.mu.Unlock()
 	defer m.flights.Done()
@@ -185,7 +186,10 @@ func (m *TokenManager) install(f *flight, value Secret) Token {
 	}
 	m.pause, m.failures = pause{}, 0
 	m.retryAhead.Store(0)
-	if f.rejections == m.rejections || !value.Equal(m.rejected) {
+	// A replacement that is the refused token once more is kept all the same: that
+	// is what the next refusal is judged by.
+	again := f.purpose == replace && value.Equal(f.rejected)
+	if again || !slices.ContainsFunc(m.refused, value.Equal) {
 		m.current.Store(s)
 	}
 	return s.token
@@ -208,7 +212,7 @@ func (m *TokenManager) failed(f *flight, err error) *Error {
 		m.hold(e)
 		m.failures++
 		wait := m.config.Retry.resolved().backoff(m.failures, max(e.RetryAfter, f.refreshAfter))
-		m.retryAhead.Store(time.Now().Add(wait).UnixNano())
+		m.retryAhead.Store(time.Now().Add(min(wait, maxAskedPause)).UnixNano())
 	}
 	return e
 }

@@ -315,6 +315,17 @@ func TestEveryAnswerToALoginIsClosed(t *testing.T) {
 	}
 }
 
+// What is left unread costs the connection, and a handshake for each attempt.
+func TestFailedLoginKeepsItsConnection(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 500}, fakeamp.Fault{Route: ampObtain, Status: 502, HTML: true})
+		w.token(w.manager())
+		if n := w.listener.Dials(); n != 1 {
+			t.Errorf("3 attempts took %d connections, want 1", n)
+		}
+	})
+}
+
 // An ampClosed body counts in n when it is first closed.
 type ampClosed struct {
 	io.ReadCloser
@@ -609,7 +620,7 @@ func TestRefusedCredentialsAreFinalAndPauseLogins(t *testing.T) {
 						}
 					}
 					w.wantSent(sent, 0)
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 				}
 			})
 		})

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,10 +46,9 @@ type TokenManager struct {
 	epoch       uint64 // rises when a login under way must not count any more
 	closed      bool
 	pause       pause
-	failures    int    // of refreshes ahead of time, in a row
-	rejected    Secret // the last token that the API refused
-	rejections  uint64
-	strikes     int // renewals since the API last accepted a token
+	failures    int      // of refreshes ahead of time, in a row
+	refused     []Secret // tokens that the API refused since the last flight began
+	strikes     int      // renewals since the API last accepted a token
 
 	counters tokenCounters
 }
@@ -211,9 +211,7 @@ func (m *TokenManager) reject(rejected Token) (token Token, settled bool, err er
 	s := m.current.Load()
 	switch {
 	case s == nil:
-		if !m.rejected.Equal(rejected.Value) {
-			m.noteRejected(rejected)
-		}
+		m.noteRefused(rejected.Value)
 		return Token{}, false, nil
 	case !s.token.Value.Equal(rejected.Value):
 		return s.token, !s.token.IsExpired(), nil
@@ -225,16 +223,24 @@ func (m *TokenManager) reject(rejected Token) (token Token, settled bool, err er
 		m.strikes = 0
 	}
 	m.strikes++
-	m.noteRejected(rejected)
+	m.noteRefused(rejected.Value)
 	m.current.Store(nil)
 	return Token{}, false, nil
 }
 
-// noteRejected keeps a flight under way from bringing the token back; m.mu must
-// be held.
-func (m *TokenManager) noteRejected(token Token) {
-	m.rejections++
-	m.rejected = token.Value
+// maxRefused bounds the list of refused tokens; a flight meets one or two.
+const maxRefused = 8
+
+// noteRefused keeps a flight under way from bringing the token back; m.mu must be
+// held.
+func (m *TokenManager) noteRefused(value Secret) {
+	if slices.ContainsFunc(m.refused, value.Equal) {
+		return
+	}
+	if len(m.refused) == maxRefused {
+		m.refused = m.refused[1:]
+	}
+	m.refused = append(m.refused, value)
 }
 
 // holdOff is how long a refusal of s is taken for a matter that no login changes:
@@ -311,7 +317,6 @@ func (m *TokenManager) Clear(context.Context) error {
 func (m *TokenManager) forgive() {
 	m.pause = pause{}
 	m.strikes, m.failures = 0, 0
-	m.rejected = Secret{}
 	m.retryAhead.Store(0)
 }
 

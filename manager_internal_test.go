@@ -32,13 +32,13 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 func (b *answerBody) Close() error { return nil }
 
-func readTokenFrom(content []byte, reader io.Reader) (Secret, error, *answerBody) {
+func readTokenFrom(content []byte, reader io.Reader) (Secret, *answerBody, error) {
 	if reader == nil {
 		reader = bytes.NewReader(content)
 	}
 	body := &answerBody{Reader: reader}
 	token, err := readToken(&http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: body})
-	return token, err, body
+	return token, body, err
 }
 
 func TestLoginAnswerIsWipedAfterUse(t *testing.T) {
@@ -56,7 +56,7 @@ func TestLoginAnswerIsWipedAfterUse(t *testing.T) {
 			if name == "one at a time" {
 				reader = io.MultiReader(strings.NewReader(content[:5]), strings.NewReader(content[5:]))
 			}
-			_, _, body := readTokenFrom(nil, reader)
+			_, body, _ := readTokenFrom(nil, reader)
 			read := 0
 			for _, p := range body.into {
 				read += len(p)
@@ -73,7 +73,7 @@ func TestLoginAnswerIsWipedAfterUse(t *testing.T) {
 
 func TestLoginAnswerThatBreaksIsWipedToo(t *testing.T) {
 	broken := errors.New("broken")
-	_, err, body := readTokenFrom(nil, io.MultiReader(strings.NewReader(`{"token":"0123`), errorReader{broken}))
+	_, body, err := readTokenFrom(nil, io.MultiReader(strings.NewReader(`{"token":"0123`), errorReader{broken}))
 	if !errors.Is(err, broken) {
 		t.Errorf("error is %v", err)
 	}
@@ -353,7 +353,7 @@ func FuzzLoginAnswer(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		token, err, body := readTokenFrom(content, nil)
+		token, body, err := readTokenFrom(content, nil)
 		for _, p := range body.into {
 			if !bytes.Equal(p, make([]byte, len(p))) {
 				t.Error("the answer is left in the buffer")

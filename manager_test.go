@@ -253,7 +253,7 @@ func TestNegativeRefreshWindowWaitsForTheEnd(t *testing.T) {
 		}
 		synctest.Wait()
 		w.wantSent(1, 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if got := w.token(m); got.Age() != 0 {
 			t.Errorf("the token is %v old", got.Age())
 		}
@@ -428,6 +428,29 @@ func TestRetryAfterKeepsRefreshesAwayWhileTheTokenIsServed(t *testing.T) {
 				ampServesStaleUntil(t, w, m, first, 36*time.Second)
 			})
 		})
+	}
+}
+
+// A wait longer than this package believes in is still a wait.
+func TestLongRetryAfterOfARefreshIsNoHotLoop(t *testing.T) {
+	for _, seconds := range []string{"3600", "7200", "99999999999999999999"} {
+		for _, route := range []string{ampRefresh, ampObtain} {
+			t.Run(route+" "+seconds, func(t *testing.T) {
+				ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+					m := w.manager()
+					first := w.token(m)
+					time.Sleep(ampStale)
+					w.Inject(
+						fakeamp.Fault{Route: route, Status: 429, Header: http.Header{"Retry-After": {seconds}}, Times: -1},
+						fakeamp.Fault{Status: 500, Times: -1},
+					)
+					ampServesStale(t, w, m, first, 5*time.Minute, 100*time.Millisecond)
+					if n := w.refreshes(); n != 1 {
+						t.Errorf("%d refreshes were sent in 5 minutes", n)
+					}
+				})
+			})
+		}
 	}
 }
 
@@ -700,7 +723,7 @@ func TestAnotherLoginIsAllowedAfterTheHoldOff(t *testing.T) {
 						}
 					}
 					w.wantSent(sent, 0)
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					token := w.token(m)
 					got, err := m.Renew(t.Context(), token)
 					if cfg.NewTokenEachLogin && (err != nil || got.Value.Equal(token.Value)) {
@@ -839,19 +862,40 @@ func TestRefusalDuringALoginIsNotUndone(t *testing.T) {
 }
 
 func TestRefusalThatNobodyWaitsForIsNotUndoneByALogin(t *testing.T) {
-	for _, state := range []string{"with the token", "cleared before"} {
+	refuse := func(t *testing.T, m *ampauth.TokenManager, token ampauth.Token) {
+		t.Helper()
+		if _, err := m.Renew(ampWithin(t, 100*time.Millisecond), token); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("Renew: %v", err)
+		}
+	}
+	for state, test := range map[string]struct {
+		before func(*ampauth.TokenManager)
+		after  func(t *testing.T, m *ampauth.TokenManager, older ampauth.Token)
+	}{
+		"with the token":                {},
+		"cleared before":                {before: func(m *ampauth.TokenManager) { _ = m.Clear(context.Background()) }},
+		"an older one refused after it": {after: refuse},
+		"ForceRefresh after it": {after: func(t *testing.T, m *ampauth.TokenManager, _ ampauth.Token) {
+			_, _ = m.ForceRefresh(ampWithin(t, 100*time.Millisecond))
+		}},
+	} {
 		t.Run(state, func(t *testing.T) {
 			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 				m := w.manager()
-				old := w.token(m)
-				if state == "cleared before" {
-					_ = m.Clear(t.Context())
+				older := w.token(m)
+				old, err := m.Refresh(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if test.before != nil {
+					test.before(m)
 				}
 				w.Inject(fakeamp.Fault{Route: ampObtain, When: fakeamp.After, Delay: time.Second})
 				slow := ampStart(func() (ampauth.Token, error) { return m.Obtain(t.Context()) })
 				w.Revoke("issuer")
-				if _, err := m.Renew(ampWithin(t, 100*time.Millisecond), old); !errors.Is(err, context.DeadlineExceeded) {
-					t.Fatalf("Renew: %v", err)
+				refuse(t, m, old)
+				if test.after != nil {
+					test.after(t, m, older)
 				}
 				<-slow
 				if got := w.token(m); got.Value.Equal(old.Value) {

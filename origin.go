@@ -46,7 +46,7 @@ func parseOrigin(raw string, allowHTTP bool) (o origin, rule string) {
 
 func originOf(scheme, hostport string) (origin, bool) {
 	u := url.URL{Host: hostport}
-	o := origin{scheme: strings.ToLower(scheme), host: strings.ToLower(u.Hostname()), port: u.Port(), asWritten: hostport}
+	o := origin{scheme: lower(scheme), host: lower(u.Hostname()), port: u.Port(), asWritten: hostport}
 	if o.port == "" {
 		o.port = map[string]string{"http": "80", "https": "443"}[o.scheme]
 	}
@@ -55,6 +55,18 @@ func originOf(scheme, hostport string) (origin, bool) {
 	}
 	_, err := strconv.ParseUint(o.port, 10, 16)
 	return o, err == nil && o.host != ""
+}
+
+// lower makes ASCII letters lower case, and no others: case in Unicode would make
+// different names the same.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 func (o origin) isLoopback() bool {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 )
 
-// maxRedirects is the limit of net/http.
 const maxRedirects = 10
 
 // CheckRedirect is for the field of that name in an http.Client. It does not
@@ -16,7 +15,7 @@ func CheckRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > 0 && methodOf(via[len(via)-1]) != methodOf(req) {
 		return http.ErrUseLastResponse
 	}
-	if len(via) >= maxRedirects {
+	if len(via) > maxRedirects {
 		return errors.New("ampauth: stopped after 10 redirects")
 	}
 	return nil

@@ -217,17 +217,13 @@ func TestMutationWithoutABodyHasNoneOnTheWire(t *testing.T) {
 }
 
 func TestUsersTransportIsKeptAsItIs(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
-	server.EnableHTTP2 = true
-	server.StartTLS()
-	defer server.Close()
-	base := server.Client().Transport.(*http.Transport)
+	url, base := stubBothProtocols(t, func(http.ResponseWriter, *http.Request) {})
 	base.Protocols = new(http.Protocols)
 	base.Protocols.SetHTTP1(true)
 	base.Protocols.SetHTTP2(true)
 	rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
 	// net/http itself fills in some fields when a transport is first used.
-	stubStatus(t, base, stubRequestTo(t.Context(), server.URL, ampauth.SafeOperation, nil))
+	stubStatus(t, base, stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
 
 	type state struct {
 		protocols  string
@@ -245,12 +241,12 @@ func TestUsersTransportIsKeptAsItIs(t *testing.T) {
 	}
 	before := look()
 	for range 2 {
-		stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, ampauth.MutatingOperation, []byte("x")))
+		stubStatus(t, rt, stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x")))
 	}
 	if after := look(); after != before {
 		t.Errorf("the transport was\n%+v\nand is\n%+v", before, after)
 	}
-	resp, err := rt.RoundTrip(stubRequestTo(t.Context(), server.URL, ampauth.SafeOperation, nil))
+	resp, err := rt.RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

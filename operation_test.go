@@ -1,0 +1,211 @@
+package ampauth_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/ampauth/ampauth"
+)
+
+const (
+	mutating   = ampauth.MutatingOperation
+	idempotent = ampauth.IdempotentOperation
+	safe       = ampauth.SafeOperation
+)
+
+func TestClassifyAMPGoesByTheRouteNotByTheVerb(t *testing.T) {
+	for _, test := range []struct {
+		method, path string
+		want         ampauth.Operation
+	}{
+		{"POST", "/assets/issue", mutating},
+		{"POST", "/assets/c4a7e1f0/burn-request", mutating},
+		{"GET", "/assets/c4a7e1f0/distributions/create/", mutating},
+		{"GET", "/assets/c4a7e1f0/register", mutating},
+		{"GET", "/assets/c4a7e1f0/register-authorized", mutating},
+		{"GET", "/user/refresh-token", mutating},
+		{"DELETE", "/assets/c4a7e1f0/distributions/77/cancel", mutating},
+		{"POST", "/assets/c4a7e1f0/burn-confirm", idempotent},
+		{"PUT", "/categories/7/edit", idempotent},
+		{"DELETE", "/registered_users/7/delete", idempotent},
+		{"GET", "/assets", safe},
+		{"", "/assets", safe},
+		{"GET", "/assets/", safe},
+		{"GET", "/assets/c4a7e1f0", safe},
+		{"GET", "/info", safe},
+		{"GET", "/no/such/route", mutating},
+		{"GET", "/", mutating},
+		{"PUT", "/assets/issue", mutating},
+		{"BREW", "/assets", mutating},
+	} {
+		t.Run(test.method+" "+test.path, func(t *testing.T) {
+			for _, base := range []string{"https://amp.test", "https://amp.test/api", "https://amp.test/proxied/api"} {
+				if got := ampauth.ClassifyAMP(requestOf(t, test.method, base+test.path)); got != test.want {
+					t.Errorf("below %s: %v, want %v", base, got, test.want)
+				}
+			}
+		})
+	}
+}
+
+func requestOf(t *testing.T, method, url string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Method = method
+	return req
+}
+
+func TestClassifyHTTPGoesByTheMethod(t *testing.T) {
+	for method, want := range map[string]ampauth.Operation{ // RFC 9110 9.2.1 and 9.2.2
+		"GET": safe, "": safe, "HEAD": safe, "OPTIONS": safe, "TRACE": safe,
+		"PUT": idempotent, "DELETE": idempotent,
+		"POST": mutating, "PATCH": mutating, "CONNECT": mutating, "get": mutating, "BREW": mutating,
+	} {
+		if got := ampauth.ClassifyHTTP(requestOf(t, method, "https://amp.test/assets/issue")); got != want {
+			t.Errorf("%q: %v, want %v", method, got, want)
+		}
+	}
+}
+
+func TestOperationsAndOutcomesHaveNames(t *testing.T) {
+	for value, want := range map[interface{ String() string }]string{
+		mutating: "MutatingOperation", idempotent: "IdempotentOperation", safe: "SafeOperation",
+		ampauth.Operation(3): "Operation(3)", ampauth.Operation(-1): "Operation(-1)",
+		ampauth.Ambiguous: "Ambiguous", ampauth.NotSent: "NotSent", ampauth.Refused: "Refused",
+		ampauth.Rejected: "Rejected", ampauth.Answered: "Answered",
+		ampauth.Outcome(5): "Outcome(5)", ampauth.Outcome(-1): "Outcome(-1)",
+	} {
+		if got := value.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	var (
+		operation ampauth.Operation
+		outcome   ampauth.Outcome
+	)
+	if operation != mutating || outcome != ampauth.Ambiguous {
+		t.Errorf("the zero values are %v and %v, want those that forbid a repeat", operation, outcome)
+	}
+}
+
+// A 503 after a request that arrived tells what a request is taken for: only a
+// mutation is not repeated.
+func TestWhatTheCallerSaysWinsOverTheClassification(t *testing.T) {
+	saying := func(ops ...ampauth.Operation) func(context.Context) context.Context {
+		return func(ctx context.Context) context.Context {
+			for _, op := range ops {
+				ctx = ampauth.WithOperation(ctx, op)
+			}
+			return ctx
+		}
+	}
+	always := func(op ampauth.Operation) func(*http.Request) ampauth.Operation {
+		return func(*http.Request) ampauth.Operation { return op }
+	}
+	for _, test := range []struct {
+		name     string
+		classify func(*http.Request) ampauth.Operation
+		context  func(context.Context) context.Context
+		path     string
+		attempts int
+	}{
+		{"nothing said, a safe route", nil, saying(), "/assets", 3},
+		{"nothing said, a mutation by GET", nil, saying(), "/assets/c4a7e1f0/register", 1},
+		{"classified as safe", always(safe), saying(), "/assets/c4a7e1f0/register", 3},
+		{"classified as a mutation", always(mutating), saying(), "/assets", 1},
+		{"said to be a mutation", always(safe), saying(mutating), "/assets", 1},
+		{"said to be safe", always(mutating), saying(safe), "/assets", 3},
+		{"said to be idempotent", always(mutating), saying(idempotent), "/assets", 3},
+		{"said to be a mutation of a safe route", nil, saying(mutating), "/assets", 1},
+		{"said twice, the last counts", nil, saying(safe, mutating), "/assets", 1},
+		{"classified out of range", always(3), saying(), "/assets", 1},
+		{"classified below range", always(-1), saying(), "/assets", 1},
+		{"said to be out of range", always(safe), saying(77), "/assets", 1},
+		{"said to be below range", always(safe), saying(-1), "/assets", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				base := stubScript(stubAnswer(503))
+				transport := &ampauth.RetryTransport{Base: base, Classify: test.classify}
+				req := requestOf(t, "GET", "https://amp.test/api"+test.path)
+				resp, err := transport.RoundTrip(req.WithContext(test.context(req.Context())))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				if got := base.attempts(); got != test.attempts {
+					t.Errorf("%d attempts, want %d", got, test.attempts)
+				}
+			})
+		})
+	}
+}
+
+func TestClassifyIsNotAskedWhenTheCallerKnows(t *testing.T) {
+	transport := &ampauth.RetryTransport{
+		Base:     stubScript(stubAnswer(200)),
+		Classify: func(*http.Request) ampauth.Operation { t.Error("Classify was called"); return safe },
+	}
+	req := requestOf(t, "GET", "https://amp.test/api/assets")
+	resp, err := transport.RoundTrip(req.WithContext(ampauth.WithOperation(req.Context(), safe)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+}
+
+func TestWithoutRetryIsOneAttempt(t *testing.T) {
+	base := stubScript(stubAnswer(503))
+	transport := &ampauth.RetryTransport{Base: base}
+	req := requestOf(t, "GET", "https://amp.test/api/assets")
+	resp, err := transport.RoundTrip(req.WithContext(ampauth.WithoutRetry(req.Context())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 503 || base.attempts() != 1 {
+		t.Errorf("status %d after %d attempts, want 503 after 1", resp.StatusCode, base.attempts())
+	}
+}
+
+func TestAttemptIsKnownToLayersBelowOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type key struct{}
+		var below []int
+		transport := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			// A layer in between may derive contexts of its own.
+			n, ok := ampauth.AttemptFromContext(context.WithValue(req.Context(), key{}, 1))
+			if !ok {
+				t.Error("the attempt is not known below")
+			}
+			below = append(below, n)
+			if n < 3 {
+				return nil, errors.New("broken")
+			}
+			return stubResponse(200, ""), nil
+		})}
+		req := requestOf(t, "GET", "https://amp.test/api/assets")
+		for _, ctx := range []context.Context{req.Context(), ampauth.WithOperation(req.Context(), safe), ampauth.WithoutRetry(req.Context())} {
+			if n, ok := ampauth.AttemptFromContext(ctx); ok || n != 0 {
+				t.Errorf("above it is attempt %d, %t", n, ok)
+			}
+		}
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if len(below) != 3 || below[0] != 1 || below[1] != 2 || below[2] != 3 {
+			t.Errorf("the layer below saw the attempts %v, want 1, 2, 3", below)
+		}
+		if _, ok := ampauth.AttemptFromContext(resp.Request.Context()); ok {
+			t.Error("the response's request, which is the caller's, has an attempt")
+		}
+	})
+}
