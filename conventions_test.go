@@ -209,3 +209,134 @@ func TestReadmeNamesRealTests(t *testing.T) {
 		t.Errorf("the README names %d tests", named)
 	}
 }
+
+// sources parses every file of the module that is no test, by its directory.
+// Nested modules are left out.
+func sources(t *testing.T) map[string]map[string]*ast.File {
+	t.Helper()
+	byDirectory := make(map[string]map[string]*ast.File)
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			_, err := os.Stat(filepath.Join(path, "go.mod"))
+			if path != "." && (err == nil || entry.Name() == "testdata" || strings.HasPrefix(entry.Name(), ".")) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		directory := filepath.ToSlash(filepath.Dir(path))
+		if byDirectory[directory] == nil {
+			byDirectory[directory] = make(map[string]*ast.File)
+		}
+		byDirectory[directory][path] = file
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return byDirectory
+}
+
+const modulePath = "github.com/ampauth/ampauth"
+
+// TestUsersLinkNothingElse follows the imports of the root package through the
+// internal ones: what it reaches is what ends up in the users' programs.
+func TestUsersLinkNothingElse(t *testing.T) {
+	allowed := []string{"golang.org/x/sync/singleflight", "golang.org/x/time/rate", "github.com/hashicorp/go-cleanhttp"}
+	packages := sources(t)
+	reached := make(map[string]bool)
+	var follow func(directory string)
+	follow = func(directory string) {
+		if reached[directory] {
+			return
+		}
+		reached[directory] = true
+		for name, file := range packages[directory] {
+			for _, spec := range file.Imports {
+				path, _ := strconv.Unquote(spec.Path.Value)
+				first, _, _ := strings.Cut(path, "/")
+				if own, ok := strings.CutPrefix(path, modulePath+"/"); ok {
+					follow(own)
+				} else if strings.Contains(first, ".") && !slices.Contains(allowed, path) {
+					t.Errorf("%s imports %s", name, path)
+				}
+			}
+		}
+	}
+	follow(".")
+	for _, testOnly := range []string{"internal/fakeamp", "internal/memnet", "internal/hostile"} {
+		if reached[testOnly] {
+			t.Errorf("the root package reaches %s, which is for tests", testOnly)
+		}
+	}
+}
+
+func TestInternalPackagesImportNothingOfOurs(t *testing.T) {
+	for directory, files := range sources(t) {
+		for name, file := range files {
+			for _, spec := range file.Imports {
+				path, _ := strconv.Unquote(spec.Path.Value)
+				if strings.HasPrefix(directory, "internal/") && strings.HasPrefix(path+"/", modulePath+"/") {
+					t.Errorf("%s imports %s: both sides could share a fault", name, path)
+				}
+			}
+		}
+	}
+}
+
+func TestModuleRequiresOnlyWhatIsAgreedOn(t *testing.T) {
+	allowed := []string{
+		"golang.org/x/sync", "golang.org/x/time", "github.com/hashicorp/go-cleanhttp",
+		"github.com/google/go-cmp", "golang.org/x/net", // in tests only
+	}
+	text, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(strings.TrimPrefix(line, "require "))
+		if len(fields) < 2 || !strings.HasPrefix(fields[1], "v") || slices.Contains(fields, "indirect") {
+			if len(fields) > 0 && (fields[0] == "replace" || fields[0] == "exclude") {
+				t.Errorf("users do not get what the module is tested with: %s", strings.TrimSpace(line))
+			}
+			continue
+		}
+		found++
+		if !slices.Contains(allowed, fields[0]) {
+			t.Errorf("go.mod requires %s", fields[0])
+		}
+	}
+	if found < 3 {
+		t.Errorf("found %d requirements in go.mod", found)
+	}
+}
+
+func TestFilesAreShortAndRunNothingByThemselves(t *testing.T) {
+	const longest = 450
+	for _, files := range sources(t) {
+		for name, file := range files {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(text), "\n"); n > longest {
+				t.Errorf("%s has %d lines, more than %d", name, n, longest)
+			}
+			for _, decl := range file.Decls {
+				if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
+					t.Errorf("%s has an init function", name)
+				}
+			}
+		}
+	}
+}

@@ -201,7 +201,7 @@ func (m *TokenManager) failed(f *flight, err error) *Error {
 	if !ok {
 		e = noToken(clean(err))
 		m.counters.obtainFailures.Add(1)
-		m.logger().Error("ampauth: login failed", "error", e)
+		m.logger().Error("ampauth: login failed", "outcome", e.Outcome.String(), "error", e.Error())
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

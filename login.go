@@ -110,7 +110,7 @@ func statusError(resp *http.Response, refused error) *Error {
 		if code == http.StatusTooManyRequests {
 			e.Kind, e.Outcome = ErrRateLimited, Rejected
 		}
-	case code >= 500, code == http.StatusRequestTimeout:
+	case code >= 500:
 	case code == http.StatusBadRequest, code == http.StatusUnauthorized, code == http.StatusForbidden:
 		e.Err = refused
 		if !isJSON(resp.Header) {

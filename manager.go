@@ -379,7 +379,9 @@ func refreshLead(life, window time.Duration) time.Duration {
 }
 
 // clocks in errors are rounded, so that they read well.
-func roundUp(d time.Duration) time.Duration { return d.Truncate(time.Millisecond) + time.Millisecond }
+func roundUp(d time.Duration) time.Duration {
+	return (d + time.Millisecond - 1).Truncate(time.Millisecond)
+}
 
 // inPause returns the error of a login that is not tried, or nil; m.mu must be held.
 func (m *TokenManager) inPause() *Error {

@@ -30,6 +30,18 @@ func FuzzBackoffStaysWithinItsBounds(f *testing.F) {
 	})
 }
 
+func TestRetryAfterIsJitteredBeforeAnyGate(t *testing.T) {
+	c := RetryConfig{BaseDelay: time.Second}.resolved()
+	low, high := time.Hour, time.Duration(0)
+	for range 1000 {
+		wait := c.backoff(1, 7*time.Second)
+		low, high = min(low, wait), max(high, wait)
+	}
+	if low < 7*time.Second || high > 8*time.Second || high-low < 900*time.Millisecond {
+		t.Errorf("waits of %v to %v, want them spread from 7 s to 8 s", low, high)
+	}
+}
+
 // The gates of hosts that were shut once are not kept for ever.
 func TestGatesForgetHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

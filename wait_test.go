@@ -198,36 +198,71 @@ func TestRateLimitHoldsBackEvenIfItIsReturned(t *testing.T) {
 
 func TestGateIsOnlyEverExtended(t *testing.T) {
 	for _, test := range []struct {
-		name          string
-		first, second string
-		low           time.Duration
+		name         string
+		early, late  string // answered at 0 s and at 1 s
+		first, retry time.Duration
 	}{
-		{"a longer one extends it", "/429/2", "/429/10", 11 * time.Second},
-		{"a shorter one does not open it", "/429/10", "/429/2", 10 * time.Second},
+		{"a longer 429 extends it", "/429/2", "/429/10", 11 * time.Second, 11 * time.Second},
+		{"a shorter 429 does not open it", "/429/10", "/429/2", 10 * time.Second, 10 * time.Second},
+		{"a shorter 503 does not open it", "/429/10", "/503/2", 10 * time.Second, 10 * time.Second},
+		{"a longer 503 extends it for retries", "/429/4", "/503/10", 4 * time.Second, 11 * time.Second},
+		{"a shorter 429 does not open it for retries", "/503/10", "/429/2", 3 * time.Second, 10 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				base := newStubSchedule()
 				rt := &ampauth.RetryTransport{Base: stubLayer(func(req *http.Request) (*http.Response, error) {
-					if req.URL.Path == test.second && len(base.at(test.second)) == 0 {
+					switch path := req.URL.Path; {
+					case path == test.late && len(base.at(path)) == 0:
 						time.Sleep(time.Second) // under way while the gate shuts
+					case path == "/dial/0" && len(base.at(path)) == 0:
+						time.Sleep(1500 * time.Millisecond)
 					}
 					return base.RoundTrip(req)
 				})}
 				var wg sync.WaitGroup
-				wg.Go(func() { stubStatus(t, rt, stubSafe(t, test.second)) })
+				start := func(path string) { wg.Go(func() { stubStatus(t, rt, stubSafe(t, path)) }) }
+				start(test.late)
+				start("/dial/0")
 				synctest.Wait()
-				wg.Go(func() { stubStatus(t, rt, stubSafe(t, test.first)) })
+				start(test.early)
 				synctest.Wait()
-				wg.Go(func() { stubStatus(t, rt, stubSafe(t, "/thing")) })
+				start("/before")
+				time.Sleep(1500 * time.Millisecond)
+				start("/after")
 				wg.Wait()
 				// Twice a jitter of up to 1 s, if the gate shut again during the first.
-				if at := base.at("/thing")[0]; at < test.low || at > test.low+2*time.Second {
-					t.Errorf("a request that waited arrived at %v, want %v or a little later", at, test.low)
+				for path, low := range map[string]time.Duration{"/after": test.first, "/dial/0": test.retry} {
+					at := base.at(path)
+					if last := at[len(at)-1]; last < low || last > low+2*time.Second {
+						t.Errorf("%s arrived at %v, want %v or a little later", path, last, low)
+					}
+				}
+				if at := base.at("/before")[0]; strings.HasPrefix(test.early, "/429") && at < test.first {
+					t.Errorf("a request that waited from the start arrived at %v, want %v or later", at, test.first)
 				}
 			})
 		})
 	}
+}
+
+// A response is not thrown away for a retry that the gate would not let pass in time.
+func TestGateBeyondTheDeadlineGivesTheResponseAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := &ampauth.RetryTransport{Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+			if req.URL.Path == "/shut" {
+				return stubAnswer(503, "Retry-After", "20")(req)
+			}
+			return stubAnswer(502)(req)
+		})}
+		stubStatus(t, rt, stubRequestTo(ampauth.WithoutRetry(t.Context()), "https://api.test/shut", ampauth.SafeOperation, nil))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		start := time.Now()
+		if status := stubStatus(t, rt, stubRequest(ctx, ampauth.SafeOperation, nil)); status != 502 || time.Since(start) != 0 {
+			t.Errorf("status %d after %v, want the 502 at once", status, time.Since(start))
+		}
+	})
 }
 
 func TestGateIsLookedAtAgainAfterTheLimiter(t *testing.T) {
@@ -552,6 +587,15 @@ func TestBudgetComesBackByTime(t *testing.T) {
 		time.Sleep(time.Until(start.Add(40 * time.Second)))
 		if n := attempts() + attempts() + attempts() + attempts(); n != 7 {
 			t.Errorf("after 30 s more four calls made %d attempts, want 7", n)
+		}
+		// What is left of ten seconds counts for the next one.
+		time.Sleep(time.Until(start.Add(55 * time.Second)))
+		if n := attempts(); n != 2 {
+			t.Errorf("after 15 s more there were %d attempts, want 2", n)
+		}
+		time.Sleep(time.Until(start.Add(60*time.Second + time.Millisecond)))
+		if n := attempts(); n != 2 {
+			t.Errorf("after another 5 s there were %d attempts, want 2", n)
 		}
 		// And never more than there were.
 		time.Sleep(24 * time.Hour)
