@@ -607,3 +607,28 @@ func (stubFutile) Renew(context.Context, ampauth.Token) (ampauth.Token, error) {
 	time.Sleep(time.Minute)
 	return ampauth.Token{}, errors.New("no other token")
 }
+
+// A server that turns a request away by its headers has not asked for the body,
+// which is then there for another attempt even if it exists only once.
+func TestBodyThatWasNotAskedForIsSentAgain(t *testing.T) {
+	var got []string
+	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		if got = append(got, ""); len(got) == 1 {
+			w.Header().Set("Retry-After", "3")
+			w.WriteHeader(429)
+			return
+		}
+		content, _ := io.ReadAll(r.Body)
+		got[len(got)-1] = string(content)
+	}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+		base.ExpectContinueTimeout = time.Minute
+		body := newStubBody("payload")
+		req := stubRequestTo(t.Context(), url, ampauth.MutatingOperation, body)
+		req.Header.Set("Expect", "100-continue")
+		status := stubStatus(t, &ampauth.RetryTransport{Base: base}, req)
+		synctest.Wait()
+		if status != 200 || fmt.Sprintf("%q", got) != `["" "payload"]` || body.closed.Load() != 1 {
+			t.Errorf("status %d, the attempts brought %q, the body was closed %d times", status, got, body.closed.Load())
+		}
+	})
+}

@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"math"
+	"net/http"
 	"net/url"
 	"testing"
 	"testing/synctest"
@@ -80,4 +81,18 @@ func TestBudgetUnderContentionGivesNoMoreThanItHas(t *testing.T) {
 			t.Errorf("%d retries were given, want 100", n)
 		}
 	})
+}
+
+// A clock that went on would keep the request and the response in memory.
+func TestReleaseStopsTheClock(t *testing.T) {
+	req := &http.Request{URL: new(url.URL), Header: http.Header{}}
+	a := newAttempt(req.WithContext(t.Context()), 1, MutatingOperation, time.Hour)
+	a.release()
+	a.release()
+	if a.timer.Stop() {
+		t.Error("the clock of a released attempt was running")
+	}
+	if a.timedOut() || a.Err() == nil {
+		t.Errorf("the attempt timed out: %v, its context says %v", a.timedOut(), a.Err())
+	}
 }
