@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-type countedBody struct {
+type stubCountedBody struct {
 	io.Reader
 	closed int
 }
 
-func (b *countedBody) Close() error {
+func (b *stubCountedBody) Close() error {
 	b.closed++
 	return nil
 }
@@ -25,7 +25,7 @@ func FuzzBodyThatExistsOnce(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, steps string) {
-		body := &countedBody{Reader: strings.NewReader("payload")}
+		body := &stubCountedBody{Reader: strings.NewReader("payload")}
 		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "https://api.test", body)
 		if err != nil {
 			t.Fatal(err)

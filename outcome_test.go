@@ -16,9 +16,9 @@ import (
 	"github.com/ampauth/ampauth"
 )
 
-// An outcomeRow is a way for every attempt to end, and what follows from it for
+// A stubOutcome is a way for every attempt to end, and what follows from it for
 // each kind of operation: the number of attempts, and the response or error.
-type outcomeRow struct {
+type stubOutcome struct {
 	name string
 	step stubStep
 
@@ -33,17 +33,17 @@ type outcomeRow struct {
 
 func TestOutcomeAndOperationDecideWhatIsSentAgain(t *testing.T) {
 	const again, twice, once = 3, 2, 1
-	answered := func(status, safe, mutation int) outcomeRow {
-		return outcomeRow{name: fmt.Sprintf("status %d", status), step: stubAnswer(status), safe: safe, mutation: mutation, status: status}
+	answered := func(status, safe, mutation int) stubOutcome {
+		return stubOutcome{name: fmt.Sprintf("status %d", status), step: stubAnswer(status), safe: safe, mutation: mutation, status: status}
 	}
-	failed := func(name string, step stubStep, outcome ampauth.Outcome, safe, mutation int, is error) outcomeRow {
-		return outcomeRow{name: name, step: step, safe: safe, mutation: mutation, outcome: outcome,
+	failed := func(name string, step stubStep, outcome ampauth.Outcome, safe, mutation int, is error) stubOutcome {
+		return stubOutcome{name: name, step: step, safe: safe, mutation: mutation, outcome: outcome,
 			kind: ampauth.ErrRequestFailed, doubt: outcome == ampauth.Ambiguous, is: is}
 	}
 	certificate := &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
 	noName := &net.DNSError{Err: "no such host", Name: "api.test", IsNotFound: true}
 	noTLS := tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}
-	rows := []outcomeRow{
+	rows := []stubOutcome{
 		// Turned away before anybody looked at it.
 		answered(421, twice, twice), // once more, on another connection
 		answered(425, twice, twice),
@@ -100,7 +100,7 @@ func TestOutcomeAndOperationDecideWhatIsSentAgain(t *testing.T) {
 	}
 }
 
-func (row outcomeRow) check(t *testing.T, op ampauth.Operation, attempts int) {
+func (row stubOutcome) check(t *testing.T, op ampauth.Operation, attempts int) {
 	base := stubScript(row.step)
 	rt := &ampauth.RetryTransport{Base: base}
 	resp, err := rt.RoundTrip(stubRequest(t.Context(), op, []byte("payload")))

@@ -368,13 +368,13 @@ func stubHTTP2(conn net.Conn, verdict func() (code uint32)) {
 	}
 }
 
-// An http2Peer is how a server reacts to a client that offers HTTP/1.1.
-type http2Peer struct {
+// A stubHTTP2Peer is how a server reacts to a client that offers HTTP/1.1.
+type stubHTTP2Peer struct {
 	name   string
 	config func(*tls.Config) *tls.Config
 }
 
-var http2Peers = []http2Peer{
+var stubHTTP2Peers = []stubHTTP2Peer{
 	{"ends the handshake", func(c *tls.Config) *tls.Config {
 		strict := c.Clone()
 		strict.NextProtos = []string{"only-h2"}
@@ -392,7 +392,7 @@ var http2Peers = []http2Peer{
 
 func TestServerThatSpeaksHTTP2OnlyIsServed(t *testing.T) {
 	certificate, trust := stubTLS(t)
-	for _, peer := range http2Peers {
+	for _, peer := range stubHTTP2Peers {
 		for _, body := range []any{nil, []byte("payload"), io.Reader(struct{ io.Reader }{strings.NewReader("once")})} {
 			t.Run(fmt.Sprintf("%s, body %T", peer.name, body), func(t *testing.T) {
 				config := peer.config(&tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
@@ -592,7 +592,6 @@ func TestUntrustedCertificateIsNotDialedAgain(t *testing.T) {
 		t.Run(op.String(), func(t *testing.T) {
 			var accepted atomic.Int32
 			server := httptest.NewUnstartedServer(nil)
-			server.Config.ErrorLog = nil
 			server.Listener = stubCounting{server.Listener, &accepted}
 			server.Config.ErrorLog = stubQuiet()
 			server.StartTLS()

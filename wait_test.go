@@ -289,7 +289,7 @@ func TestGateIsLookedAtAgainAfterTheLimiter(t *testing.T) {
 	})
 }
 
-// held are the three places where a call waits before its first attempt.
+// stubHeld are the two places where a call waits before its first attempt.
 func stubHeld(t *testing.T) map[string]*ampauth.RetryTransport {
 	limited := rate.NewLimiter(rate.Every(time.Hour), 1)
 	limited.Allow()

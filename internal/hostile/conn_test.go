@@ -56,7 +56,7 @@ func TestConnActions(t *testing.T) {
 		{"UntrustedCertificate", UntrustedCertificate, nil, isUntrusted},
 	}
 	for _, test := range tests {
-		for name, p := range both {
+		for name, p := range protocols {
 			want := test.secure
 			if p == HTTP1 {
 				want = test.plain

@@ -16,6 +16,8 @@ type peer interface {
 	// claim reports whether the request still counts; if it is to be performed,
 	// it does from then on. A GOAWAY may have disowned it.
 	claim(perform bool) bool
+	// seal makes the request the last of its connection that counts.
+	seal()
 
 	inform(status int) error
 	// header sends the header of the answer. The length is that of the body, or
@@ -159,6 +161,7 @@ func (x *exchange) do() bool {
 	case Answer:
 		return x.answer()
 	case AnswerThenClose:
+		p.seal() // or a quick client gets another request in
 		x.answer()
 		p.hangUp(step.Reset)
 	case Reset:

@@ -30,7 +30,7 @@ func start(t *testing.T, p Protocol, script Script) *Server {
 		s.Close()
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
-		for _, receiver := range []string{"(*Server).accept", "(*conn)", "(*session)", "(*stream)", "(*exchange)"} {
+		for _, receiver := range []string{"(*Server).accept", "(*conn)", "(*http2Conn)", "(*stream)", "(*exchange)"} {
 			if bytes.Contains(stacks, []byte("/internal/hostile."+receiver)) {
 				t.Errorf("a goroutine of the server is left in %s:\n%s", receiver, stacks)
 			}
@@ -113,10 +113,10 @@ func eventually(t *testing.T, what string, isTrue func() bool) {
 	}
 }
 
-var both = map[string]Protocol{"HTTP1": HTTP1, "HTTP1TLS": HTTP1TLS, "HTTP2": HTTP2}
+var protocols = map[string]Protocol{"HTTP1": HTTP1, "HTTP1TLS": HTTP1TLS, "HTTP2": HTTP2}
 
 func TestLogTellsWhatWasDone(t *testing.T) {
-	for name, p := range both {
+	for name, p := range protocols {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, p, ByID(map[string][]Step{
 				"a": {{Name: "busy", Status: 429}, {Perform: true, Status: 201, Body: "made"}},
@@ -180,7 +180,7 @@ func TestScriptGetsTheHeader(t *testing.T) {
 }
 
 func TestHeadAndNoContentHaveNoBody(t *testing.T) {
-	for name, p := range both {
+	for name, p := range protocols {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, p, Sequence(Step{Body: "long"}, Step{Status: 204, Body: "none"}, Step{Body: "long"}))
 			c := newClient(t, s)
@@ -208,7 +208,7 @@ func TestHeadAndNoContentHaveNoBody(t *testing.T) {
 
 func TestDelayAndPace(t *testing.T) {
 	const delay, pace = 30 * time.Millisecond, 2 * time.Millisecond
-	for name, p := range both {
+	for name, p := range protocols {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, p, Sequence(Step{Delay: delay, Pace: pace, Body: strings.Repeat("x", 100), Chunked: true}))
 			began := time.Now()
@@ -263,7 +263,7 @@ func TestRefuseDials(t *testing.T) {
 }
 
 func TestTruncatedUploadIsNeverPerformed(t *testing.T) {
-	for name, p := range both {
+	for name, p := range protocols {
 		for _, length := range []int64{100, -1} {
 			t.Run(fmt.Sprint(name, length), func(t *testing.T) {
 				s := start(t, p, Sequence(Step{Perform: true}))
@@ -293,7 +293,7 @@ func TestTruncatedUploadIsNeverPerformed(t *testing.T) {
 }
 
 func TestCloseReleasesStalls(t *testing.T) {
-	for name, p := range both {
+	for name, p := range protocols {
 		for _, do := range []Action{StallHeaders, StallBody, EndlessBody} {
 			t.Run(name+do.String(), func(t *testing.T) {
 				s := start(t, p, Sequence(Step{Perform: true, Do: do}))

@@ -56,6 +56,8 @@ type http1Answer struct {
 
 func (a *http1Answer) claim(bool) bool { return true }
 
+func (a *http1Answer) seal() {} // no request is read before this one is done
+
 func (a *http1Answer) inform(status int) error {
 	_, err := fmt.Fprintf(a.conn, "HTTP/1.1 %d %s\r\n\r\n", status, http.StatusText(status))
 	return err

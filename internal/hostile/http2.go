@@ -19,9 +19,9 @@ import (
 // 9113 6.9.2). The server leaves its own at that.
 const initialWindow = 65535
 
-// A session is an HTTP/2 connection. Its own goroutine reads frames; each
+// An http2Conn is an HTTP/2 connection. Its own goroutine reads frames; each
 // stream has another, which answers.
-type session struct {
+type http2Conn struct {
 	*conn
 	ended chan struct{} // closed when the connection is over
 
@@ -37,10 +37,10 @@ type session struct {
 	streams   map[uint32]*stream
 	newest    uint32 // id of the latest stream
 	performed uint32 // highest id of a stream whose operation was performed
-	leaving   bool   // GOAWAY was sent
-	last      uint32 // what it said
-	window    int64  // what may be sent on the connection
-	initial   int64  // what may be sent on a new stream
+	leaving   bool   // streams after last do not count, as a GOAWAY mostly said
+	last      uint32
+	window    int64 // what may be sent on the connection
+	initial   int64 // what may be sent on a new stream
 }
 
 func (c *conn) serveHTTP2() {
@@ -49,7 +49,7 @@ func (c *conn) serveHTTP2() {
 	if _, err := io.ReadFull(r, preface); err != nil || string(preface) != http2.ClientPreface {
 		return
 	}
-	s := &session{
+	s := &http2Conn{
 		conn:    c,
 		ended:   make(chan struct{}),
 		framer:  http2.NewFramer(c, r),
@@ -84,14 +84,14 @@ func (c *conn) serveHTTP2() {
 }
 
 // frame writes a frame while no other is written.
-func (s *session) frame(write func() error) error {
+func (s *http2Conn) frame(write func() error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	return write()
 }
 
 // handle does what a frame from the client asks for.
-func (s *session) handle(frame http2.Frame, answering *sync.WaitGroup) error {
+func (s *http2Conn) handle(frame http2.Frame, answering *sync.WaitGroup) error {
 	id := frame.Header().StreamID
 	switch f := frame.(type) {
 	case *http2.MetaHeadersFrame:
@@ -129,7 +129,7 @@ func (s *session) handle(frame http2.Frame, answering *sync.WaitGroup) error {
 }
 
 // settle obeys the client's settings and says so.
-func (s *session) settle(f *http2.SettingsFrame) error {
+func (s *http2Conn) settle(f *http2.SettingsFrame) error {
 	if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
 		s.grow(func() {
 			for _, t := range s.streams {
@@ -147,14 +147,14 @@ func (s *session) settle(f *http2.SettingsFrame) error {
 }
 
 // admit makes a stream of a request's header. It returns nil for trailers, and
-// for requests after the last that a GOAWAY covers.
-func (s *session) admit(f *http2.MetaHeadersFrame) *stream {
+// for requests after the last that counts.
+func (s *http2Conn) admit(f *http2.MetaHeadersFrame) *stream {
 	if f.StreamID <= s.newest {
 		s.change(f.StreamID, func(t *stream) { t.complete = true })
 		return nil
 	}
 	s.newest = f.StreamID
-	t := &stream{session: s, id: f.StreamID, declared: -1, complete: f.StreamEnded()}
+	t := &stream{http2Conn: s, id: f.StreamID, declared: -1, complete: f.StreamEnded()}
 	s.mu.Lock()
 	if s.leaving && t.id > s.last {
 		s.mu.Unlock()
@@ -191,8 +191,8 @@ func (s *session) admit(f *http2.MetaHeadersFrame) *stream {
 	return t
 }
 
-// grow changes the session's state and wakes those who wait for it.
-func (s *session) grow(change func()) {
+// grow changes the connection's state and wakes those who wait for it.
+func (s *http2Conn) grow(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
@@ -201,7 +201,7 @@ func (s *session) grow(change func()) {
 }
 
 // change changes the state of a stream, if it is still there.
-func (s *session) change(id uint32, change func(*stream)) {
+func (s *http2Conn) change(id uint32, change func(*stream)) {
 	s.grow(func() {
 		if t := s.streams[id]; t != nil {
 			change(t)
@@ -210,7 +210,7 @@ func (s *session) change(id uint32, change func(*stream)) {
 }
 
 // encode returns a header block. It is called, and the block used, under frame.
-func (s *session) encode(status string, header http.Header) []byte {
+func (s *http2Conn) encode(status string, header http.Header) []byte {
 	s.block.Reset()
 	s.encoder.WriteField(hpack.HeaderField{Name: ":status", Value: status})
 	for name, values := range header {

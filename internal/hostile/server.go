@@ -90,9 +90,9 @@ func (s *Server) Conns() int {
 
 // Sent returns the number of bytes that the server's sockets have accepted so
 // far, on all connections, TLS and headers included. It counts whole writes, of
-// up to 16 KiB over TLS or HTTP/2, when they are done. The buffers of the two
-// sockets hold some hundred KiB, or a few MiB where the client's grows, that no
-// client has read.
+// some 16 KiB, when they are done. Of that, the buffers of the two sockets hold
+// a few hundred KiB that the client did not read yet, or what a client takes in
+// ahead, which is 4 MiB for the HTTP/2 of net/http.
 func (s *Server) Sent() int64 { return s.sent.Load() }
 
 // Close ends all connections, whatever they are in the middle of, and returns

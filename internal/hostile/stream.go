@@ -11,15 +11,15 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// A stream is a request on a [session], and the peer of HTTP/2. It reads as the
+// A stream is a request on an [http2Conn], and the peer of HTTP/2. It reads as the
 // body of that request.
 type stream struct {
-	*session
+	*http2Conn
 	id       uint32
 	entry    *Entry
 	declared int64
 
-	// Guarded by the session's mu.
+	// Guarded by the connection's mu.
 	unread   []byte // of the body
 	complete bool   // END_STREAM was received
 	reset    bool   // by the client
@@ -47,7 +47,7 @@ func (t *stream) answer() {
 }
 
 // wait waits until ready, or until the client leaves, and reports which. It
-// returns with the session's mu held, under which ready is called.
+// returns with the connection's mu held, under which ready is called.
 func (t *stream) wait(ready func() bool) bool {
 	t.mu.Lock()
 	for !ready() {
@@ -98,6 +98,12 @@ func (t *stream) claim(perform bool) bool {
 	return true
 }
 
+func (t *stream) seal() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last, t.leaving = t.lastHonest(LastThis), true
+}
+
 func (t *stream) inform(status int) error {
 	return t.headers(strconv.Itoa(status), nil, false)
 }
@@ -134,14 +140,14 @@ func (t *stream) headers(status string, header http.Header, last bool) error {
 // write sends the body within the client's flow control.
 func (t *stream) write(p []byte) error {
 	for len(p) > 0 {
-		ok := t.wait(func() bool { return t.reset || min(t.window, t.session.window) > 0 })
+		ok := t.wait(func() bool { return t.reset || min(t.window, t.http2Conn.window) > 0 })
 		if !ok || t.reset {
 			t.mu.Unlock()
 			return errGone
 		}
-		n := int(min(int64(len(p)), maxFrame, t.window, t.session.window))
+		n := int(min(int64(len(p)), maxFrame, t.window, t.http2Conn.window))
 		t.window -= int64(n)
-		t.session.window -= int64(n)
+		t.http2Conn.window -= int64(n)
 		t.mu.Unlock()
 		if err := t.frame(func() error { return t.framer.WriteData(t.id, false, p[:n]) }); err != nil {
 			return err
@@ -171,7 +177,7 @@ func (t *stream) cutHeader(step Step) {
 // cutChunk sends a frame that promises 31 bytes and has two.
 func (t *stream) cutChunk() {
 	t.frame(func() error {
-		_, err := t.session.Write([]byte{0, 0, 31, byte(http2.FrameData), 0,
+		_, err := t.http2Conn.Write([]byte{0, 0, 31, byte(http2.FrameData), 0,
 			byte(t.id >> 24), byte(t.id >> 16), byte(t.id >> 8), byte(t.id), 'c', 'u'})
 		return err
 	})
