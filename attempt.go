@@ -57,6 +57,24 @@ func attemptFrom(ctx context.Context) *attempt {
 	return a
 }
 
+// owns reports whether req is what the attempt sends, seen from further below. A
+// layer between may send something else with the attempt's context.
+func (a *attempt) owns(req *http.Request) bool {
+	if req.URL == a.request.URL {
+		return req.Method == a.request.Method
+	}
+	return req.URL != nil && req.Method == a.request.Method && req.URL.Scheme == a.request.URL.Scheme &&
+		req.URL.Host == a.request.URL.Host && req.URL.Path == a.request.URL.Path
+}
+
+// attemptOf returns the attempt that sends req, or nil.
+func attemptOf(req *http.Request) *attempt {
+	if a := attemptFrom(req.Context()); a != nil && a.owns(req) {
+		return a
+	}
+	return nil
+}
+
 // Value implements context.Context.
 func (a *attempt) Value(key any) any {
 	if key == (attemptKey{}) {
@@ -96,14 +114,14 @@ func (a *attempt) refusal() *tokenReport {
 // gotNoToken reports whether the request could not be sent for want of a token.
 func (a *attempt) gotNoToken() bool {
 	r := a.report.Load()
-	return r != nil && r.none
+	return r != nil && r.none && !a.connected()
 }
 
-func (a *attempt) expire() { a.cancel(attemptTimeout{}) }
+func (a *attempt) expire() { a.cancel(attemptTimeout{a}) }
 
 // timedOut reports whether the attempt's own clock ended it.
 func (a *attempt) timedOut() bool {
-	return a.cancel != nil && context.Cause(a.Context) == error(attemptTimeout{})
+	return a.cancel != nil && context.Cause(a.Context) == error(attemptTimeout{a})
 }
 
 // pause stops the clock while a token is waited for; resume starts it anew.
@@ -135,12 +153,28 @@ func (a *attempt) keep(resp *http.Response) {
 	case resp.StatusCode == http.StatusSwitchingProtocols:
 		// The connection is the caller's now. Cancelling the context could end it.
 		a.pause()
+		if conn, ok := resp.Body.(io.ReadWriteCloser); ok && a.cancel != nil {
+			resp.Body = &switchedBody{conn, a}
+		}
 	case resp.Body == http.NoBody:
 		a.release()
 	default:
 		a.body, a.status = resp.Body, int32(resp.StatusCode)
 		resp.Body = (*boundBody)(a)
 	}
+}
+
+// A switchedBody is the connection of a 101. It can be written to, and its Close
+// frees the attempt.
+type switchedBody struct {
+	io.ReadWriteCloser
+	a *attempt
+}
+
+func (b *switchedBody) Close() error {
+	err := b.ReadWriteCloser.Close()
+	b.a.release()
+	return err
 }
 
 // A boundBody is a response's body within the time of its attempt.
@@ -155,7 +189,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 	}
 	a := (*attempt)(b)
 	if err != io.EOF {
-		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err)}
+		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err), final: a.mutates}
 		switch {
 		case a.timedOut():
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}

@@ -43,6 +43,9 @@ func readAhead(body io.ReadCloser, n int64, d time.Duration) *aheadBody {
 	defer timer.Stop()
 	select {
 	case <-ahead.done:
+		if ahead.panicked != nil {
+			_ = body.Close()
+		}
 		ahead.passOn()
 	case <-timer.C:
 	}

@@ -31,7 +31,7 @@ type call struct {
 	detours    int
 	apart      bool // over another connection: status 421
 	unexpected bool // without Expect: status 417
-	late       bool // not as early data: status 425
+	late       bool // later: status 425
 }
 
 // maxDetours is the number of ways that a split may find out to be wrong.
@@ -47,6 +47,7 @@ type result struct {
 	timedOut   bool          // by the attempt's own clock
 	final      bool          // an error that no repetition changes
 	retryAfter time.Duration // 0 if the response has none
+	limited    time.Duration // a retry would wait so long for the limiter, beyond the deadline
 }
 
 // prepare checks and resolves what the call needs.
@@ -78,13 +79,14 @@ func (c *call) run() (*http.Response, error) {
 		if !again {
 			return c.finish(&r)
 		}
+		decided := time.Now()
 		if r.resp != nil {
 			discard(r.attempt, r.resp.Body)
 		} else {
 			r.attempt.release()
 		}
 		last = r
-		if err := c.sleep(wait, &last); err != nil {
+		if err := c.sleep(wait-time.Since(decided), &last); err != nil {
 			return nil, err
 		}
 	}
@@ -191,7 +193,8 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if r.refusal != nil {
 		return c.renew(r), 0
 	}
-	if errors.Is(r.err, errHTTP2) && c.detours < maxDetours {
+	unsent := r.outcome == NotSent || c.operation != MutatingOperation
+	if errors.Is(r.err, errHTTP2) && unsent && c.detours < maxDetours {
 		if !c.nextBody() {
 			return false, 0
 		}
@@ -217,6 +220,9 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	}
 	wait = c.wait(r)
 	if c.config.tooLong(r.retryAfter) || !fits(c.ctx, wait) {
+		return false, 0
+	}
+	if r.limited = c.limiterBlocks(); r.limited > 0 {
 		return false, 0
 	}
 	if !c.nextBody() {

@@ -388,3 +388,37 @@ func mustURL(t *testing.T, raw string) *url.URL {
 	}
 	return u
 }
+
+func TestOneEndpointThatAlwaysRefusesCostsFewLogins(t *testing.T) {
+	fake, server := startFake(t, fakeamp.Config{})
+	client := newTestClient(t, configFor(server))
+	fake.Inject(fakeamp.Fault{Route: "GET /managers", Status: 401, Times: -1})
+	for range 50 { // what the API accepts elsewhere does not excuse the next login
+		if status, _ := get(t, client, server.URL+"/api/assets"); status != 200 {
+			t.Fatalf("status %d", status)
+		}
+		if status, _ := get(t, client, server.URL+"/api/managers"); status != 401 {
+			t.Fatalf("status %d, want the refusal", status)
+		}
+	}
+	if n := fake.Count("POST /user/obtain_token"); n > 3 {
+		t.Errorf("%d logins for 50 refusals, want at most 3", n)
+	}
+}
+
+func TestPanickingLogHandlerIsOneClearError(t *testing.T) {
+	_, server := startFake(t, fakeamp.Config{})
+	cfg := configFor(server)
+	cfg.Logger = slog.New(panickingHandler{slog.DiscardHandler})
+	client := newTestClient(t, cfg)
+	for range 2 {
+		if _, err := client.Tokens.Token(t.Context()); !errors.Is(err, ampauth.ErrObtainFailed) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+type panickingHandler struct{ slog.Handler }
+
+func (panickingHandler) Enabled(context.Context, slog.Level) bool  { return true }
+func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a handler that panics") }

@@ -46,6 +46,8 @@ type Error struct {
 	RetryAfter time.Duration // how long the server, or this package, asks to wait; 0 if unknown
 	Limit      time.Duration // the timeout that ran out, 0 if none did
 	Err        error         // cause, may be nil
+
+	final bool // Retry must not repeat what it is the error of
 }
 
 // Error implements error.
@@ -136,8 +138,9 @@ func (e *Error) ErrorType() string {
 }
 
 // attemptTimeout is the cause of an attempt's context when its own clock ran
-// out. It Is context.DeadlineExceeded, yet it is not the caller's deadline.
-type attemptTimeout struct{}
+// out. It Is context.DeadlineExceeded, yet it is not the caller's deadline. As a
+// cause it carries whose clock it was; in an error it carries nothing.
+type attemptTimeout struct{ of any }
 
 func (attemptTimeout) Error() string        { return "no answer in time" }
 func (attemptTimeout) Timeout() bool        { return true }

@@ -24,6 +24,14 @@ func (c *call) left(last *result, ctxErr error) *Error {
 	return e
 }
 
+// heldBack is the error of a call that would have to wait for d, beyond the
+// caller's deadline.
+func (c *call) heldBack(last *result, d time.Duration) *Error {
+	e := c.left(last, context.DeadlineExceeded)
+	e.Kind, e.RetryAfter = ErrRateLimited, d
+	return e
+}
+
 // failure makes an *Error of the error of the last attempt.
 func (c *call) failure(r *result) error {
 	if r.attempt.gotNoToken() {
@@ -31,6 +39,9 @@ func (c *call) failure(r *result) error {
 	}
 	if ours, ok := r.err.(*Error); ok && r.final {
 		return ours
+	}
+	if r.limited > 0 {
+		return c.heldBack(r, r.limited)
 	}
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: r.outcome, Attempts: c.number, Err: clean(r.err)}
 	ctxErr := c.ctx.Err()

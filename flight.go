@@ -104,14 +104,17 @@ func (m *TokenManager) fly(f *flight) (Token, *Error) {
 	}
 	landed := make(chan landing, 1)
 	go func() {
+		l := landing{err: noToken(errFlightDied)}
+		defer func() { landed <- l }()
+		defer func() { _ = recover() }() // a log handler may panic as well
 		var token Token
 		err := error(errFlightDied)
 		defer func() {
 			if err != nil {
-				landed <- landing{err: m.failed(f, err)}
+				l.err = m.failed(f, err)
 				return
 			}
-			landed <- landing{token: token}
+			l = landing{token: token}
 		}()
 		defer recovered("layer below", &err)
 		ctx, cancel := context.WithTimeout(m.ctx, flightTime)
@@ -188,8 +191,8 @@ func (m *TokenManager) install(f *flight, value Secret) Token {
 	m.retryAhead.Store(0)
 	// A replacement that is the refused token once more is kept all the same: that
 	// is what the next refusal is judged by.
-	again := f.purpose == replace && value.Equal(f.rejected)
-	if again || !slices.ContainsFunc(m.refused, value.Equal) {
+	s.repeated = f.purpose == replace && value.Equal(f.rejected)
+	if s.repeated || !slices.ContainsFunc(m.refused, value.Equal) {
 		m.current.Store(s)
 	}
 	return s.token

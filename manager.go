@@ -59,6 +59,7 @@ type TokenManager struct {
 type snapshot struct {
 	token                           Token
 	obtainedAt, refreshAt, expireAt int64
+	repeated                        bool        // it is the refused token once more
 	accepted                        atomic.Bool // the API has accepted the token
 }
 
@@ -118,7 +119,8 @@ func newTokenManager(cfg Config, base http.RoundTripper, owned *http.Transport) 
 
 // Token returns a token that is worth sending. It waits only if there is none or
 // it has ended. The error Is [ErrObtainFailed], or [ErrClosed], and Is the
-// context's when ctx ended first.
+// context's when ctx ended first. The token's Value is the manager's own: do not
+// destroy it.
 func (m *TokenManager) Token(ctx context.Context) (Token, error) {
 	if s := m.usable(); s != nil {
 		return s.token, nil
@@ -219,7 +221,7 @@ func (m *TokenManager) reject(rejected Token) (token Token, settled bool, err er
 	if d := m.holdOff(s); d > 0 {
 		return Token{}, true, stillRefused(d)
 	}
-	if s.accepted.Load() {
+	if m.vindicated(s) {
 		m.strikes = 0
 	}
 	m.strikes++
@@ -244,13 +246,20 @@ func (m *TokenManager) noteRefused(value Secret) {
 }
 
 // holdOff is how long a refusal of s is taken for a matter that no login changes:
-// s came by a renewal and was never accepted. m.mu must be held.
+// s is what was refused before, or came by a renewal and was never accepted. m.mu
+// must be held.
 func (m *TokenManager) holdOff(s *snapshot) time.Duration {
-	if s.accepted.Load() || m.strikes == 0 || s.token.Age() < 0 {
+	age := s.token.Age()
+	if m.strikes == 0 || m.vindicated(s) || age < 0 { // a negative age: the clock was set back
 		return 0
 	}
-	least := min(firstHoldOff<<min(m.strikes-1, 8), maxHoldOff)
-	return least - s.token.Age()
+	return min(firstHoldOff<<min(m.strikes-1, 8), maxHoldOff) - age
+}
+
+// vindicated reports whether the API has shown that s is worth something. What
+// was refused before proves nothing by being accepted elsewhere.
+func (m *TokenManager) vindicated(s *snapshot) bool {
+	return s.accepted.Load() && !s.repeated
 }
 
 var errPaused = errors.New("not tried again yet")
@@ -327,11 +336,16 @@ func (m *TokenManager) Close() error {
 	m.closed = true
 	m.epoch++
 	s := m.current.Swap(nil)
+	refused := m.refused
+	m.refused = nil
 	m.mu.Unlock()
 	m.stop()
 	m.flights.Wait()
 	if s != nil {
 		s.token.Value.Destroy()
+	}
+	for _, value := range refused {
+		value.Destroy()
 	}
 	if m.owned != nil {
 		m.owned.CloseIdleConnections()

@@ -62,7 +62,7 @@ var _ http.RoundTripper = (*RetryTransport)(nil)
 // RoundTrip implements http.RoundTripper. Its own errors are *Error.
 func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	if a := attemptFrom(ctx); a != nil {
+	if a := attemptOf(req); a != nil {
 		return t.split.roundTrip(t.base(), req, a) // a RetryTransport above is at work
 	}
 	c := call{t: t, req: req, ctx: ctx, bodies: newBodySource(req)}

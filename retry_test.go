@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -790,4 +791,86 @@ func TestStatsOfAQuietClientAreZero(t *testing.T) {
 			t.Errorf("counted %+v of one request that was not repeated", stats)
 		}
 	})
+}
+
+func TestRetryDoesNotRepeatAMutationWhoseAnswerBreaks(t *testing.T) {
+	for name, answered := range map[string]func(ctx context.Context) (*http.Response, error){
+		"stalled 200": func(ctx context.Context) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{}, ContentLength: -1, Body: untilDone{ctx}}, nil
+		},
+		"broken 500": func(context.Context) (*http.Response, error) {
+			return &http.Response{StatusCode: 500, Header: http.Header{}, ContentLength: 9, Body: io.NopCloser(iotest.ErrReader(io.ErrUnexpectedEOF))}, nil
+		},
+	} {
+		for clock, cfg := range map[string]ampauth.RetryConfig{"of Retry": {}, "of the transport": {Timeout: -1}} {
+			t.Run(name+", clock "+clock, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					effects := 0
+					rt := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+						effects++
+						_ = req.Body.Close()
+						return answered(req.Context())
+					})}
+					_, err := ampauth.Retry(t.Context(), cfg, func(ctx context.Context) ([]byte, error) {
+						req, _ := http.NewRequestWithContext(ctx, "POST", "https://amp.test/api/assets/issue", strings.NewReader("{}"))
+						resp, err := rt.RoundTrip(req)
+						if err != nil {
+							return nil, err
+						}
+						defer resp.Body.Close()
+						return io.ReadAll(resp.Body)
+					})
+					if err == nil || effects != 1 {
+						t.Errorf("%d effects, %v; want one and an error", effects, err)
+					}
+				})
+			})
+		}
+	}
+}
+
+// untilDone is a body that stalls until its request's context ends.
+type untilDone struct{ ctx context.Context }
+
+func (b untilDone) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, context.Cause(b.ctx) }
+func (b untilDone) Close() error             { return nil }
+
+func TestMutationOfALayerBelowIsMaskedOnItsOwnAccount(t *testing.T) {
+	masked := false
+	inner := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		masked = req.Method == "POST" && req.GetBody == nil && req.Body != nil
+		return answer(200, "", ""), nil
+	})}
+	outer := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		post, _ := http.NewRequestWithContext(req.Context(), "POST", "https://amp.test/api/assets/issue", strings.NewReader("{}"))
+		return inner.RoundTrip(post)
+	})}
+	req, _ := http.NewRequest("GET", "https://amp.test/api/assets", nil)
+	if _, err := outer.RoundTrip(req); err != nil {
+		t.Fatal(err)
+	}
+	if !masked {
+		t.Error("the layer's mutation went out as net/http may repeat it")
+	}
+}
+
+func TestMaskOutlivesALayerThatMakesTheBodyAnew(t *testing.T) {
+	var sent *http.Request
+	auth := authOver(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		sent = req
+		return answer(200, "", ""), nil
+	}))
+	signing := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		clone := req.Clone(req.Context())
+		clone.Body = io.NopCloser(strings.NewReader("signed"))
+		clone.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("signed")), nil }
+		return auth.RoundTrip(clone)
+	})
+	req, _ := http.NewRequest("POST", "https://amp.test/api/assets/issue", strings.NewReader("{}"))
+	if _, err := (&ampauth.RetryTransport{Base: signing}).RoundTrip(req); err != nil {
+		t.Fatal(err)
+	}
+	if sent.GetBody != nil || sent.Body == nil {
+		t.Error("GetBody is back: net/http may repeat the mutation")
+	}
 }

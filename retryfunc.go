@@ -18,6 +18,9 @@ import (
 // anything once ctx ended. A RetryAfter is waited for; one that is above the cap
 // or beyond ctx's deadline ends it at once.
 //
+// What op returns must not depend on its context, which has ended by then: read a
+// response's body in op.
+//
 // The last error is returned, as it is after a first attempt that is not
 // repeated, otherwise as an *Error that says how many attempts there were.
 func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context) (T, error)) (T, error) {
@@ -59,13 +62,20 @@ func once[T any](ctx context.Context, timeout time.Duration, op func(context.Con
 	if timeout <= 0 {
 		return op(ctx)
 	}
-	attemptCtx, cancel := context.WithTimeoutCause(ctx, timeout, attemptTimeout{})
+	cause := attemptTimeout{new(int8)}
+	attemptCtx, cancel := context.WithTimeoutCause(ctx, timeout, cause)
 	defer cancel()
 	value, err := op(attemptCtx)
-	if err != nil && ctx.Err() == nil && context.Cause(attemptCtx) == error(attemptTimeout{}) {
+	if err != nil && ctx.Err() == nil && !isFinal(err) && context.Cause(attemptCtx) == error(cause) {
 		return value, &Error{Op: "request", Kind: ErrTimeout, Limit: timeout, Err: clean(err)}
 	}
 	return value, err
+}
+
+// isFinal reports whether err tells of a mutation that was answered.
+func isFinal(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.final
 }
 
 type retryableError interface {
@@ -79,7 +89,7 @@ func retryable(err error) bool {
 			return false
 		}
 	}
-	if untrusted(err) {
+	if untrusted(err) || isFinal(err) {
 		return false
 	}
 	if e, ok := errors.AsType[retryableError](err); ok && e.Retryable() {

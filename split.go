@@ -30,6 +30,9 @@ var errHTTP2 = errors.New("the server chose HTTP/2")
 // req belongs to, if any. What was sent to the wrong connection (status 421) goes
 // over a fresh one as well.
 func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt) (*http.Response, error) {
+	if a != nil && a.mutates {
+		req = masked(req)
+	}
 	pooled, ok := base.(*http.Transport)
 	if !ok || a == nil || !a.apart || req.URL == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
 		return base.RoundTrip(req)
@@ -44,6 +47,8 @@ func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt)
 		req = req.WithContext(req.Context())
 		req.Body = nil // nothing repeats it here, so it can be what it is
 	}
+	// From here on the trace cannot get lost, so that no connection is a proof.
+	a.proof.Or(sawDial)
 	resp, err := s.fresh[way].RoundTrip(req)
 	if err != nil && !a.connected() && (errors.Is(err, errHTTP2) || noCommonProtocol(err)) {
 		if !known {
@@ -54,6 +59,21 @@ func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt)
 		err = errHTTP2
 	}
 	return resp, err
+}
+
+// masked returns req in the form that net/http does not repeat by itself: with a
+// body, and nothing to make it anew. It may be so already, unless a layer between
+// has changed it.
+func masked(req *http.Request) *http.Request {
+	if req.GetBody == nil && hasBody(req) {
+		return req
+	}
+	req = req.WithContext(req.Context())
+	req.GetBody = nil
+	if !hasBody(req) {
+		req.Body = emptyBody{}
+	}
+	return req
 }
 
 // freshConnections derives the transports for mutations from base: its proxy,

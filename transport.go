@@ -62,7 +62,7 @@ var _ http.RoundTripper = (*AuthTransport)(nil)
 func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.once.Do(t.resolve)
 	base := baseOrDefault(t.Base)
-	a := attemptFrom(req.Context())
+	a := attemptOf(req)
 	if a != nil && a.report.Load() != nil {
 		a.report.Store(nil) // a layer between tries again by itself
 	}

@@ -86,13 +86,25 @@ func (c *call) admit(last *result) error {
 	}
 }
 
+// limiterBlocks returns how long the limiter would hold another attempt back, if
+// that is beyond the caller's deadline, as far as can be told now.
+func (c *call) limiterBlocks() time.Duration {
+	if c.t.Limiter == nil {
+		return 0
+	}
+	reservation := c.t.Limiter.Reserve()
+	defer reservation.Cancel()
+	if d := reservation.Delay(); reservation.OK() && !fits(c.ctx, d) {
+		return d
+	}
+	return 0
+}
+
 // sleepIfFits sleeps for d, unless the caller's deadline comes first: then it
 // fails at once.
 func (c *call) sleepIfFits(d time.Duration, last *result) error {
 	if d > 0 && !fits(c.ctx, d) {
-		e := c.left(last, context.DeadlineExceeded)
-		e.Kind, e.RetryAfter = ErrRateLimited, d
-		return e
+		return c.heldBack(last, d)
 	}
 	return c.sleep(d, last)
 }
