@@ -191,24 +191,6 @@ func (b *stubBody) Close() error {
 	return nil
 }
 
-// A stubStalled body never yields anything, until it is closed.
-type stubStalled struct {
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newStubStalled() *stubStalled { return &stubStalled{closed: make(chan struct{})} }
-
-func (b *stubStalled) Read([]byte) (int, error) {
-	<-b.closed
-	return 0, http.ErrBodyReadAfterClose
-}
-
-func (b *stubStalled) Close() error {
-	b.once.Do(func() { close(b.closed) })
-	return nil
-}
-
 // stubRequest is a request of kind op. A body of type []byte has a GetBody, an
 // io.Reader of any other type has none.
 func stubRequest(ctx context.Context, op ampauth.Operation, body any) *http.Request {
