@@ -3,6 +3,7 @@ package ampauth
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -292,5 +293,9 @@ func (m *TokenManager) report(e *Error, message string, elapsed time.Duration) {
 		m.logger().Warn("ampauth: the credentials were refused", attributes...)
 		return
 	}
-	m.logger().Info(message, attributes...)
+	level := slog.LevelInfo
+	if e.Attempts > 1 {
+		level = slog.LevelWarn // the attempts are exhausted
+	}
+	m.logger().Log(context.Background(), level, message, attributes...)
 }

@@ -27,8 +27,9 @@ import (
 // deadline of the request's context, gives the response back at once. A 429 with
 // a Retry-After holds all requests to that host back, a 503 retries only.
 //
-// The zero value works. A RetryTransport starts no goroutine that outlives a
-// call, is safe for concurrent use, and must not be changed or copied once used.
+// The zero value works. A RetryTransport starts no goroutine that outlives a call
+// and its response's body, is safe for concurrent use, and must not be changed or
+// copied once used.
 // Of two that are stacked, the inner one steps aside.
 type RetryTransport struct {
 	// Base makes the attempts. If nil, http.DefaultTransport. Where it, or the Base

@@ -14,8 +14,8 @@ type Stats struct {
 	RefreshFailures uint64
 	Renewals        uint64 // logins made because the API refused a token
 
-	Retries RetryStats
-	Replays uint64 // requests sent again with a new token
+	Retries RetryStats // of requests; the attempts of a login are in the log
+	Replays uint64     // requests sent again with a new token
 
 	Waits  uint64        // waits for a backoff, a Retry-After or the limiter
 	Waited time.Duration // their sum
