@@ -83,6 +83,24 @@ func (a *attempt) Value(key any) any {
 	return a.Context.Value(key)
 }
 
+// A sourceContext is the context of an attempt as a TokenSource gets it. What the
+// source sends is not part of the attempt: its connections prove nothing, and what
+// the caller says of the request does not go for it.
+type sourceContext struct{ context.Context }
+
+// Value implements context.Context.
+func (c sourceContext) Value(key any) any {
+	switch key.(type) {
+	case attemptKey, operationKey, noRetryKey:
+		return nil
+	}
+	v := c.Context.Value(key)
+	if _, ok := v.(*httptrace.ClientTrace); ok {
+		return nil
+	}
+	return v
+}
+
 // newAttempt makes attempt number n of req and starts its clock.
 func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *attempt {
 	a := &attempt{Context: req.Context(), number: int32(n), mutates: op == MutatingOperation, apart: op == MutatingOperation, limit: limit}

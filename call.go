@@ -157,8 +157,10 @@ func (c *call) judge(a *attempt, resp *http.Response, err error) result {
 		c.noteRetryAfter(&r)
 		return r
 	}
+	inner, ours := errors.AsType[*Error](err)
 	switch {
-	case a.gotNoToken():
+	case a.gotNoToken(), ours && inner.Outcome == NotSent && !a.connected():
+		// What could be done about it was done below.
 		r.outcome, r.final = NotSent, true
 		return r
 	case errors.Is(err, errNoResponse): // from an AuthTransport below
@@ -317,7 +319,8 @@ func (c *call) renew(r *result) bool {
 	}
 	r.attempt.pause()
 	token, err := r.refusal.auth.renew(c.ctx, r.refusal.token)
-	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() {
+	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() ||
+		!fits(c.ctx, c.gated(c.retries > 0)) || c.limiterBlocks() > 0 {
 		r.attempt.resume()
 		return false
 	}

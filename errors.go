@@ -202,7 +202,8 @@ func causeText(err error) string {
 	if _, ok := errors.AsType[textproto.ProtocolError](err); ok {
 		return "malformed answer"
 	}
-	text := err.Error()
+	// What net/http advises there, this package has undone on purpose.
+	text, _, _ := strings.Cut(err.Error(), "; define Request.GetBody")
 	if i := strings.IndexAny(text, "\"?\r\n"); i >= 0 {
 		return strings.TrimSpace(text[:i]) + " ..."
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/hostile"
 )
 
 // A stubOutcome is a way for every attempt to end, and what follows from it for
@@ -184,6 +185,18 @@ func TestUntypedFailureBeforeAConnectionIsNotSent(t *testing.T) {
 }
 
 // The caller's own trace must go on to work when ours is added.
+// After a 421 the request goes over a connection of its own, which is not traced
+// unless it is a mutation. That is no proof that there was none.
+func TestMisdirectedRequestThatThenBreaksMayHaveBeenSent(t *testing.T) {
+	s := hostile.New(hostile.HTTP1, hostile.Sequence(hostile.Step{Status: 421}, hostile.Step{Perform: true, Do: hostile.Reset}))
+	defer s.Close()
+	rt := &ampauth.RetryTransport{Base: stubPooled(t), Retry: stubQuick}
+	_, err := rt.RoundTrip(stubRequestTo(t.Context(), s.URL(), ampauth.IdempotentOperation, []byte("x")))
+	if e := stubError(t, err); e.Outcome != ampauth.Ambiguous || e.Attempts != 3 {
+		t.Errorf("got %v (%v), want Ambiguous after three attempts", err, e.Outcome)
+	}
+}
+
 func TestCallersTraceIsKept(t *testing.T) {
 	var got int
 	ctx := stubTraced(t.Context(), &got)

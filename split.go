@@ -47,8 +47,10 @@ func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt)
 		req = req.WithContext(req.Context())
 		req.Body = nil // nothing repeats it here, so it can be what it is
 	}
-	// From here on the trace cannot get lost, so that no connection is a proof.
-	a.proof.Or(sawDial)
+	if a.mutates {
+		// From here on the trace cannot get lost, so that no connection is a proof.
+		a.proof.Or(sawDial)
+	}
 	resp, err := s.fresh[way].RoundTrip(req)
 	if err != nil && !a.connected() && (errors.Is(err, errHTTP2) || noCommonProtocol(err)) {
 		if !known {

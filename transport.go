@@ -176,7 +176,9 @@ func (t *AuthTransport) authorization(ctx context.Context, a *attempt) (Token, s
 		}
 	}
 	if ours, ok := err.(*Error); ok {
-		return Token{}, "", ours
+		unsent := *ours
+		unsent.Outcome = NotSent // that of the login does not matter here
+		return Token{}, "", &unsent
 	}
 	return Token{}, "", noToken(clean(err))
 }
@@ -197,8 +199,7 @@ func (t *AuthTransport) token(ctx context.Context, a *attempt) (token Token, err
 	if a != nil {
 		a.pause()
 		defer a.resume()
-		// What the source sends is not part of this attempt.
-		ctx = context.WithValue(ctx, attemptKey{}, nil)
+		ctx = sourceContext{ctx}
 	}
 	defer recovered("TokenSource", &err)
 	return t.Source.Token(ctx)

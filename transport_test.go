@@ -358,6 +358,87 @@ func TestRequestWithoutTokenFailsOnceAndIsNotSent(t *testing.T) {
 	}
 }
 
+// A login that fails in doubt leaves no doubt about a request that waited for it.
+func TestRequestBehindADoubtfulLoginIsNotSent(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampObtain, Do: fakeamp.Reset, Times: -1})
+		client := w.client()
+		_, err := client.Post(w.url+"/api/assets/issue", "application/json", strings.NewReader("{}"))
+		e := stubError(t, err)
+		if e.Outcome != ampauth.NotSent || e.Kind != ampauth.ErrObtainFailed || e.Attempts != 3 {
+			t.Errorf("got %v (%v), want NotSent after three attempts at a login", err, e.Outcome)
+		}
+	})
+}
+
+// What a TokenSource sends is not the request, and does not go by what the caller
+// says of that.
+func TestRequestsOfTheSourceAreNoPartOfTheAttempt(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		vault    stubStep
+		api      stubStep
+		outcome  ampauth.Outcome
+		attempts int // at the API
+	}{
+		{"connected and failed", stubBreak(io.EOF), stubAnswer(200), ampauth.NotSent, 0},
+		{"connected and answered, then the API is not", stubAnswer(200), stubRefuse(), ampauth.NotSent, 3},
+		{"not connected, then the API breaks", func(req *http.Request) (*http.Response, error) {
+			stubConnect(req, false)
+			return stubAnswer(200)(req.WithContext(context.Background()))
+		}, stubFail(io.EOF), ampauth.Ambiguous, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			vault, api := stubScript(test.vault), stubScript(test.api)
+			source := sourceFunc(func(ctx context.Context) (ampauth.Token, error) {
+				if _, ok := ampauth.AttemptFromContext(ctx); ok {
+					t.Error("the source's own requests count as part of the attempt")
+				}
+				// To the vault it is a plain read, whatever the caller's request is.
+				rt := &ampauth.RetryTransport{Base: vault, Classify: ampauth.ClassifyHTTP, Retry: ampauth.RetryConfig{MaxAttempts: 1}}
+				req, _ := http.NewRequestWithContext(ctx, "GET", "https://vault.test/", nil)
+				resp, err := rt.RoundTrip(req)
+				if errors.Is(err, ampauth.ErrAmbiguous) {
+					t.Error("the source's read was taken for a mutation")
+				}
+				if err != nil {
+					return ampauth.Token{}, err
+				}
+				_ = resp.Body.Close()
+				return ampauth.Token{Value: ampauth.SecretFromString("t")}, nil
+			})
+			rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: api, Source: source, Origin: "https://api.test"}, Retry: stubQuick}
+			_, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x")))
+			if e := stubError(t, err); e.Outcome != test.outcome || api.attempts() != test.attempts {
+				t.Errorf("got %v (%v) after %d attempts, want %v after %d", err, e.Outcome, api.attempts(), test.outcome, test.attempts)
+			}
+		})
+	}
+}
+
+// A layer in between may send the request elsewhere, which hides from the
+// RetryTransport what the AuthTransport knows of it.
+func TestRequestWithoutTokenFailsOnceBelowALayerThatRewritesIt(t *testing.T) {
+	logins := 0
+	auth := &ampauth.AuthTransport{
+		Base:   stubScript(stubAnswer(200)),
+		Source: sourceFunc(func(context.Context) (ampauth.Token, error) { logins++; return ampauth.Token{}, io.EOF }),
+		Origin: "https://api.test",
+	}
+	rewrites := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		moved := req.Clone(req.Context())
+		moved.URL.Path = "/v2" + moved.URL.Path
+		return auth.RoundTrip(moved)
+	})
+	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+		logins = 0
+		_, err := (&ampauth.RetryTransport{Base: rewrites, Retry: stubQuick}).RoundTrip(stubRequest(t.Context(), op, nil))
+		if e := stubError(t, err); e.Outcome != ampauth.NotSent || logins != 1 {
+			t.Errorf("%v: got %v (%v) after %d logins, want NotSent after one", op, err, e.Outcome, logins)
+		}
+	}
+}
+
 func TestOriginIsRequiredAndChecked(t *testing.T) {
 	for origin, names := range map[string]string{
 		"":                          "AuthTransport.Origin",

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // jitter draws a duration from [0, d).
@@ -50,10 +52,14 @@ func (c *call) wait(r *result) time.Duration {
 // those who waited are spread, so that they do not leave as a herd.
 func (c *call) gated(isRetry bool) time.Duration {
 	d := c.t.gates.remaining(c.req.URL, isRetry)
-	if d > 0 && c.t.Limiter == nil {
-		d = saturatingAdd(d, jitter(c.config.BaseDelay))
+	if d <= 0 || c.t.Limiter != nil {
+		return d
 	}
-	return d
+	width := c.config.BaseDelay
+	if deadline, ok := c.ctx.Deadline(); ok {
+		width = min(width, time.Until(deadline)-d)
+	}
+	return saturatingAdd(d, jitter(width))
 }
 
 // admit waits until the gate and the limiter let the next attempt pass.
@@ -89,15 +95,23 @@ func (c *call) admit(last *result) error {
 // limiterBlocks returns how long the limiter would hold another attempt back, if
 // that is beyond the caller's deadline, as far as can be told now.
 func (c *call) limiterBlocks() time.Duration {
-	if c.t.Limiter == nil {
+	limiter := c.t.Limiter
+	if limiter == nil || limiter.Limit() == rate.Inf {
 		return 0
 	}
-	reservation := c.t.Limiter.Reserve()
-	defer reservation.Cancel()
-	if d := reservation.Delay(); reservation.OK() && !fits(c.ctx, d) {
-		return d
+	// Not by a reservation: to cancel one does not always give the token back.
+	missing := 1 - limiter.Tokens()
+	if missing <= 0 {
+		return 0
 	}
-	return 0
+	d := time.Duration(math.MaxInt64) // nothing more is given out
+	if seconds := missing / float64(limiter.Limit()); seconds < d.Seconds() {
+		d = time.Duration(seconds * float64(time.Second))
+	}
+	if fits(c.ctx, d) {
+		return 0
+	}
+	return d
 }
 
 // sleepIfFits sleeps for d, unless the caller's deadline comes first: then it

@@ -390,6 +390,56 @@ func TestEachAttemptTakesOneToken(t *testing.T) {
 	})
 }
 
+// On a clock that moves a reservation that is cancelled keeps its token.
+func TestEachAttemptTakesOneTokenWhileTimePasses(t *testing.T) {
+	const burst = 100
+	limiter := rate.NewLimiter(rate.Every(1000*time.Hour), burst)
+	base := stubScript(stubAnswer(503), stubAnswer(503), stubAnswer(200))
+	rt := &ampauth.RetryTransport{Base: base, Limiter: limiter, Retry: stubQuick}
+	stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if used := burst - limiter.Tokens(); used < 2.9 || used > 3.1 {
+		t.Errorf("three attempts took %v tokens", used)
+	}
+}
+
+// The spread behind a gate must not push a call over its deadline that fits it.
+func TestSpreadBehindTheGateKeepsTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubAnswer(429, "Retry-After", "1"), stubAnswer(200))
+		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{BaseDelay: 10 * time.Second}}
+		stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(t.Context()), ampauth.SafeOperation, nil)) // shuts the gate
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				defer cancel()
+				if status := stubStatus(t, rt, stubRequest(ctx, ampauth.SafeOperation, nil)); status != 200 {
+					t.Errorf("status %d", status)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestRefusalIsNotLostToALimiterThatBlocksTheReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubAnswer(401), stubAnswer(200))
+		auth := &ampauth.AuthTransport{Base: base, Source: &stubRenewing{}, Origin: "https://api.test"}
+		rt := &ampauth.RetryTransport{Base: auth, Limiter: rate.NewLimiter(rate.Every(time.Hour), 1)}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		resp, err := rt.RoundTrip(stubRequest(ctx, ampauth.MutatingOperation, []byte("x")))
+		if err != nil {
+			t.Fatalf("the refusal is lost: %v", err)
+		}
+		if text := stubText(t, resp); resp.StatusCode != 401 || text != "body of the answer" || base.attempts() != 1 || time.Since(start) != 0 {
+			t.Errorf("status %d with %q after %d attempts and %v, want the 401 whole, at once", resp.StatusCode, text, base.attempts(), time.Since(start))
+		}
+	})
+}
+
 func TestRetriesWaitForTheLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		base := stubScript(stubAnswer(503))
