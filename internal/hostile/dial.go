@@ -34,9 +34,9 @@ func (s *Server) Listen() error {
 	return nil
 }
 
-// closedPort is where nobody listens: that of tcpmux (RFC 1078), which is gone,
-// and too low for the system to hand out.
-const closedPort = "127.0.0.1:1"
+// ClosedAddr is where nobody listens: the port of tcpmux (RFC 1078), which is
+// gone, and too low for the system to hand out.
+const ClosedAddr = "127.0.0.1:1"
 
 // DialContext is for the field of that name of an [http.Transport]. It dials
 // addr, but a port that refuses it as often as [Server.RefuseDials] said. It
@@ -46,7 +46,7 @@ func (s *Server) DialContext(ctx context.Context, network, addr string) (net.Con
 	s.dials++
 	if s.refusals > 0 {
 		s.refusals--
-		addr = closedPort
+		addr = ClosedAddr
 	}
 	s.mu.Unlock()
 	var dialer net.Dialer
