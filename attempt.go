@@ -2,10 +2,10 @@ package ampauth
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,7 +22,7 @@ type attempt struct {
 
 	number  int32         // from 1
 	status  int32         // of the response, once the caller has it
-	proof   atomic.Uint32 // how far it got; only mutations are traced
+	proof   atomic.Uint32 // how far it got; the connections of mutations only are traced
 	mutates bool
 	apart   bool // wants a connection that no other request was on
 	login   bool // is a login: an AuthTransport it passes through must not wait for one
@@ -35,10 +35,11 @@ type attempt struct {
 	report atomic.Pointer[tokenReport] // of the AuthTransport below, if there is something to tell
 }
 
-// What an attempt has seen of its connection.
+// What is known of an attempt.
 const (
 	sawDial    = 1 << iota // a connection was asked for
 	sawConnect             // and was had
+	released               // it is over: its context did not end by the caller or the clock
 )
 
 // A tokenReport says that there was no token to be had, or that the API did not
@@ -160,6 +161,7 @@ func (a *attempt) resume() {
 func (a *attempt) release() {
 	if a != nil && a.cancel != nil {
 		a.timer.Stop()
+		a.proof.Or(released)
 		a.cancel(nil)
 	}
 }
@@ -178,8 +180,45 @@ func (a *attempt) keep(resp *http.Response) {
 		a.release()
 	default:
 		a.body, a.status = resp.Body, int32(resp.StatusCode)
+		if resp.ProtoMajor == 2 && hasBody(&a.request) && a.Done() != nil {
+			a.body = endWith(a, resp.Body)
+		}
 		resp.Body = (*boundBody)(a)
 	}
+}
+
+// An endingBody ends with its context. The body of an HTTP/2 response does not, as
+// of Go 1.26, while the upload is held up by flow control; closing it ends both.
+type endingBody struct {
+	io.ReadCloser
+	leave func() bool // from the context
+
+	once sync.Once // closes
+	err  error
+}
+
+func endWith(ctx context.Context, body io.ReadCloser) *endingBody {
+	b := &endingBody{ReadCloser: body}
+	b.leave = context.AfterFunc(ctx, func() { _ = b.close() })
+	return b
+}
+
+func (b *endingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.leave()
+	}
+	return n, err
+}
+
+func (b *endingBody) Close() error {
+	b.leave()
+	return b.close()
+}
+
+func (b *endingBody) close() error {
+	b.once.Do(func() { b.err = b.ReadCloser.Close() })
+	return b.err
 }
 
 // A switchedBody is the connection of a 101. It can be written to, and its Close
@@ -208,11 +247,10 @@ func (b *boundBody) Read(p []byte) (int, error) {
 	a := (*attempt)(b)
 	if err != io.EOF {
 		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err), final: a.mutates}
-		switch {
-		case a.timedOut():
+		if a.timedOut() {
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
-		case errors.Is(a.Context.Err(), context.DeadlineExceeded):
-			e.Kind = ErrTimeout
+		} else if ctxErr := a.Context.Err(); ctxErr != nil && a.proof.Load()&released == 0 {
+			e.blame(ctxErr)
 		}
 		err = e
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/hostile"
 	"github.com/ampauth/ampauth/internal/memnet"
 )
 
@@ -176,6 +177,58 @@ func TestSlowReaderHasTheWholeTimeout(t *testing.T) {
 			t.Errorf("read %q in %v", text, time.Since(start))
 		}
 	})
+}
+
+// Over HTTP/2 net/http does not look at the context while an upload waits for the
+// server to take more, and an answer that came early stalls.
+func TestTimeoutCoversTheBodyOfAnEarlyAnswerOverHTTP2(t *testing.T) {
+	for _, op := range []ampauth.Operation{ampauth.IdempotentOperation, ampauth.MutatingOperation} {
+		for _, test := range []struct {
+			name              string
+			timeout, deadline time.Duration // of the attempt, of the caller
+			leaves            bool
+			is, kind          error
+		}{
+			{"attempt's time", 50 * time.Millisecond, time.Hour, false, context.DeadlineExceeded, ampauth.ErrTimeout},
+			{"caller's deadline", -1, 50 * time.Millisecond, false, context.DeadlineExceeded, ampauth.ErrTimeout},
+			{"caller leaves", time.Hour, time.Hour, true, context.Canceled, ampauth.ErrRequestFailed},
+		} {
+			t.Run(test.name+", "+op.String(), func(t *testing.T) {
+				s := hostile.New(hostile.HTTP2, hostile.Sequence(hostile.Step{Do: hostile.StallBody, Upload: hostile.ReadNever}))
+				defer s.Close()
+				base := stubPooled(t)
+				base.TLSClientConfig, base.ForceAttemptHTTP2 = s.TLSConfig(), true
+				ctx, leave := context.WithTimeout(t.Context(), test.deadline)
+				defer leave()
+				config := ampauth.RetryConfig{Timeout: test.timeout, MutationTimeout: test.timeout, MaxAttempts: 1}
+				resp, err := (&ampauth.RetryTransport{Base: base, Retry: config}).RoundTrip(stubRequestTo(ctx, s.URL(), op, make([]byte, 1<<20)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				if test.leaves {
+					time.AfterFunc(50*time.Millisecond, leave)
+				}
+				_, err = io.ReadAll(resp.Body)
+				if e := stubError(t, err); e.Kind != test.kind || e.Outcome != ampauth.Answered || !errors.Is(err, test.is) {
+					t.Errorf("the body ends in %v, want %v that is Answered and Is %v", err, test.kind, test.is)
+				}
+			})
+		}
+	}
+}
+
+func TestReadAfterCloseIsNotBlamedOnTheCaller(t *testing.T) {
+	s := hostile.New(hostile.HTTP1, hostile.Sequence(hostile.Step{Body: "body"}))
+	defer s.Close()
+	resp, err := (&ampauth.RetryTransport{Base: stubPooled(t)}).RoundTrip(stubRequestTo(t.Context(), s.URL(), ampauth.SafeOperation, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if _, err := resp.Body.Read(make([]byte, 1)); err == nil || errors.Is(err, context.Canceled) {
+		t.Errorf("reading a closed body gives %v", err)
+	}
 }
 
 func TestClockIsReleasedWithTheBody(t *testing.T) {

@@ -50,12 +50,7 @@ func (c *call) failure(r *result) error {
 		e.Limit = r.attempt.limit
 		e.Kind, e.Err = ErrTimeout, attemptTimeout{}
 	case ctxErr != nil:
-		if ctxErr == context.DeadlineExceeded {
-			e.Kind = ErrTimeout
-		}
-		if !errors.Is(r.err, ctxErr) {
-			e.Err = &sequence{ctxErr, ": ", e.Err}
-		}
+		e.blame(ctxErr)
 	}
 	if c.operation == MutatingOperation && r.outcome == Ambiguous {
 		if e.Kind == ErrTimeout {
@@ -64,6 +59,16 @@ func (c *call) failure(r *result) error {
 		e.Kind = ErrAmbiguous
 	}
 	return e
+}
+
+// blame makes e the error of a caller that left, who learns it first.
+func (e *Error) blame(ctxErr error) {
+	if ctxErr == context.DeadlineExceeded {
+		e.Kind = ErrTimeout
+	}
+	if !errors.Is(e.Err, ctxErr) {
+		e.Err = &sequence{ctxErr, ": ", e.Err}
+	}
 }
 
 func (c *call) logAttempt(r *result, elapsed time.Duration) {
