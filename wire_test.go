@@ -1,0 +1,340 @@
+package ampauth_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/hostile"
+)
+
+// Calls over real sockets to a server that does what it should not, and what its
+// log says about how they must end.
+
+// A wireKind is a sort of request. The routes are AMP's, so that ClassifyAMP
+// decides what it is.
+type wireKind struct {
+	method, path string
+	body         bool
+	mutates      bool
+}
+
+var wireKinds = []wireKind{
+	{"POST", "/assets/issue", true, true},
+	{"GET", "/assets/6f0e/register", false, true},
+	{"GET", "/assets/6f0e/distributions/create/", false, true},
+	{"POST", "/assets/6f0e/burn-request", false, true},
+	{"DELETE", "/assets/6f0e/distributions/7/cancel", false, true},
+	{"GET", "/assets", false, false},
+	{"PUT", "/assets/6f0e/edit", true, false},
+}
+
+// A wireCall is a call and what it meets.
+type wireCall struct {
+	wireKind
+	number int
+	world  string
+	size   int           // of the body
+	once   bool          // the body has no GetBody
+	key    bool          // the caller sets an Idempotency-Key, which AMP does not know
+	leaves time.Duration // after which the caller leaves; 0: it stays
+
+	faults []*wireFault // of the nth arrival at the server; nil or none: all is well
+	dials  []*wireFault // of the connections that the nth attempt dials
+}
+
+func nthFault(list []*wireFault, n int) *wireFault {
+	if n < 1 || n > len(list) {
+		return nil
+	}
+	return list[n-1]
+}
+
+// wireGood is what happens when nothing goes wrong.
+var wireGood = hostile.Step{Name: "good", Perform: true, Status: 201, Body: `{"id": 7}`}
+
+type wireKey struct{} // of a *wireCall in the context of its request
+
+// wireQuery is part of every URL, and must be of no text.
+const wireQuery = "secret-of-the-query"
+
+func (c *wireCall) request(ctx context.Context, base string) *http.Request {
+	var body io.Reader
+	if c.body {
+		body = strings.NewReader(strings.Repeat("x", c.size))
+		if c.once {
+			body = struct{ io.Reader }{body}
+		}
+	}
+	req, err := http.NewRequestWithContext(context.WithValue(ctx, wireKey{}, c), c.method, base+c.path+"?key="+wireQuery, body)
+	if err != nil {
+		panic(err)
+	}
+	id := strconv.Itoa(c.number)
+	req.Header.Set("X-Operation-Id", id)
+	if c.key {
+		req.Header.Set("Idempotency-Key", id)
+	}
+	return req
+}
+
+// A wireWorld is a client, a server, and all that is wrong between them.
+type wireWorld struct {
+	*ampauth.Client
+	protocol hostile.Protocol
+	server   *hostile.Server
+	pool     *http.Transport // of the user's, if it is not the client's own
+	call     func(n int) wireCall
+	logins   atomic.Int64
+
+	refusals atomic.Int64 // of dials
+	mu       sync.Mutex   // guards traps
+	traps    map[*wireFault]*hostile.Server
+}
+
+// The worlds: what the server speaks, and whether there is a layer that hides from
+// the client that its base is an *http.Transport. In the first the client makes its
+// transport itself.
+var wireWorlds = map[string]struct {
+	protocol     hostile.Protocol
+	own, layered bool
+}{
+	"HTTP/1.1":               {protocol: hostile.HTTP1, own: true},
+	"HTTP/1.1 over TLS":      {protocol: hostile.HTTP1TLS},
+	"HTTP/1.1 under a layer": {protocol: hostile.HTTP1, layered: true},
+	"both":                   {protocol: hostile.HTTP2AndHTTP1},
+	"HTTP/2":                 {protocol: hostile.HTTP2},
+	"HTTP/2 under a layer":   {protocol: hostile.HTTP2, layered: true},
+}
+
+// newWireWorld makes the world of that name. call says what its calls meet.
+func newWireWorld(t *testing.T, name string, call func(n int) wireCall, change ...func(*ampauth.Config)) *wireWorld {
+	t.Helper()
+	kind := wireWorlds[name]
+	w := &wireWorld{traps: make(map[*wireFault]*hostile.Server), call: call, protocol: kind.protocol}
+	w.server = hostile.New(kind.protocol, hostile.Script{Step: w.step})
+	cfg := ampauth.Config{
+		BaseURL:     w.server.URL() + "/api",
+		Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(canaryPassword)},
+		Retry: ampauth.RetryConfig{
+			BaseDelay: time.Millisecond, MaxDelay: 4 * time.Millisecond,
+			Timeout: 500 * time.Millisecond, MutationTimeout: 500 * time.Millisecond, Budget: -1,
+		},
+	}
+	if !kind.own {
+		w.pool = &http.Transport{
+			DialContext: w.dial, TLSClientConfig: w.server.TLSConfig(), ForceAttemptHTTP2: true,
+			MaxIdleConnsPerHost: 100,
+		}
+		cfg.HTTPClient = &http.Client{Transport: w.pool}
+		if kind.layered {
+			cfg.HTTPClient.Transport = roundTripFunc(w.pool.RoundTrip)
+		}
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	client, err := ampauth.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Client = client
+	return w
+}
+
+// end ends everything; the server's log changes no more.
+func (w *wireWorld) end() {
+	_ = w.Close()
+	if w.pool != nil {
+		w.pool.CloseIdleConnections()
+	}
+	w.server.Close()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, trap := range w.traps {
+		trap.Close()
+	}
+}
+
+// step is the script of the server.
+func (w *wireWorld) step(x hostile.Exchange) hostile.Step {
+	n, err := strconv.Atoi(x.ID)
+	if err != nil {
+		// A login. Each gives another token, so that a refused one can be replaced.
+		token := sha256.Sum256(strconv.AppendInt(nil, w.logins.Add(1), 10))
+		return hostile.Step{Name: "login", Header: http.Header{"Content-Type": {"application/json"}}, Body: fmt.Sprintf(`{"token":"%x"}`, token[:20])}
+	}
+	call := w.call(n)
+	f := nthFault(call.faults, x.Attempt)
+	if f == nil {
+		return wireGood
+	}
+	step := f.Step
+	if step.Do == hostile.GarbageStatus && x.Proto == "HTTP/1.1" {
+		step.Body = x.Header.Get("Authorization") + "\r\n\r\n" // which net/http puts into its error
+	}
+	return step
+}
+
+// dial leads a call into the trap that is set for its attempt.
+func (w *wireWorld) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if call, ok := ctx.Value(wireKey{}).(*wireCall); ok {
+		n, _ := ampauth.AttemptFromContext(ctx)
+		if f := nthFault(call.dials, n); f == nil {
+		} else if f.refused {
+			w.refusals.Add(1)
+			address = hostile.ClosedAddr
+		} else if f.conn != hostile.UntrustedCertificate || w.protocol != hostile.HTTP1 { // which has none
+			address = w.trap(f).Addr()
+		}
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+// trap returns the server that does to every connection what the fault says.
+func (w *wireWorld) trap(f *wireFault) *hostile.Server {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.traps[f] == nil {
+		w.traps[f] = hostile.New(w.protocol, hostile.Script{}.OnConns(f.conn))
+	}
+	return w.traps[f]
+}
+
+// A wireEnd is how a call ended.
+type wireEnd struct {
+	call   wireCall
+	status int   // 0: in an error
+	err    error // of the call, or of its response's body
+}
+
+// do makes a call and reads what comes, at most 100 KiB of it.
+func (w *wireWorld) do(call wireCall) wireEnd {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if call.leaves > 0 {
+		defer time.AfterFunc(call.leaves, cancel).Stop()
+	}
+	resp, err := w.Do(call.request(ctx, w.server.URL()+"/api"))
+	if err != nil {
+		return wireEnd{call, 0, err}
+	}
+	defer resp.Body.Close()
+	end := wireEnd{call, resp.StatusCode, nil}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return end // a connection now, which nobody ends
+	}
+	if _, err := io.CopyN(io.Discard, resp.Body, 100<<10); err != io.EOF {
+		end.err = err
+	}
+	return end
+}
+
+// arrived are the requests of a log by their call.
+func arrived(log []hostile.Entry, into map[int][]hostile.Entry) {
+	for _, e := range log {
+		if n, err := strconv.Atoi(e.ID); err == nil {
+			into[n] = append(into[n], e)
+		}
+	}
+}
+
+func effectsOf(log []hostile.Entry) (n int) {
+	for _, e := range log {
+		if e.Performed {
+			n++
+		}
+	}
+	return n
+}
+
+var tokenShape = regexp.MustCompile(`[0-9a-f]{40}`)
+
+// tells returns what of text nobody may read: a token, the password, the query, or
+// what a body says.
+func tells(text string) string {
+	found := leaks(text)
+	for _, s := range []string{wireQuery, "not mean well", "sorry", "<html>"} {
+		if strings.Contains(text, s) {
+			found = append(found, s)
+		}
+	}
+	if tokenShape.MatchString(text) {
+		found = append(found, "a token")
+	}
+	return strings.Join(found, ", ")
+}
+
+// verdict returns what is wrong with how a call ended, by the server's log of it.
+// It is the promise of the package, and holds whatever went wrong.
+func (end *wireEnd) verdict(log []hostile.Entry) string {
+	for i, e := range log {
+		f := faultNamed(e.Step)
+		if end.call.mutates && i < len(log)-1 && (e.Performed || f == nil || !f.unprocessed) {
+			return fmt.Sprintf("the mutation was sent again after %q", e.Step)
+		}
+	}
+	effects := effectsOf(log)
+	if end.call.mutates && effects > 1 {
+		return fmt.Sprintf("performed %d times", effects)
+	}
+	ours, isOurs := errors.AsType[*ampauth.Error](end.err)
+	if end.err != nil && !isOurs {
+		return "the error is not ours"
+	}
+	if isOurs && tells(ours.Error()) != "" {
+		return "the error tells " + tells(ours.Error())
+	}
+	if end.status != 0 {
+		return end.verdictOnAnswer(log, effects, ours)
+	}
+	switch doubtful := errors.Is(ours, ampauth.ErrAmbiguous); {
+	case doubtful != (end.call.mutates && ours.Outcome == ampauth.Ambiguous):
+		return "ErrAmbiguous is for mutations of which nothing is known, and for all of them"
+	case ours.Outcome == ampauth.Answered && !errors.Is(ours, context.Canceled):
+		return "there was an answer, and the caller, who stayed, did not get it"
+	case ours.Outcome != ampauth.Ambiguous && end.call.mutates && effects > 0:
+		return fmt.Sprintf("the error says %v, yet it was performed", ours.Outcome)
+	}
+	return ""
+}
+
+func (end *wireEnd) verdictOnAnswer(log []hostile.Entry, effects int, bodyErr *ampauth.Error) string {
+	came := slices.ContainsFunc(log, func(e hostile.Entry) bool {
+		step := wireGood
+		if f := faultNamed(e.Step); f != nil {
+			step = f.Step
+		}
+		return statusOf(step) == end.status
+	})
+	switch {
+	case !came:
+		return "no such answer was given"
+	case bodyErr != nil && bodyErr.Outcome != ampauth.Answered:
+		return fmt.Sprintf("the body's error says %v", bodyErr.Outcome)
+	case end.call.mutates && end.status/100 == 2 && effects != 1:
+		return "success was reported of what was not performed"
+	}
+	return ""
+}
+
+// statusOf is the status that a step answers with, if it gets that far.
+func statusOf(step hostile.Step) int {
+	if step.Do == hostile.SwitchProtocols {
+		return http.StatusSwitchingProtocols
+	}
+	return max(step.Status, http.StatusOK)
+}
