@@ -1,12 +1,9 @@
 package ampauth_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -24,7 +22,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth"
-	"github.com/ampauth/ampauth/internal/fakeamp"
+	"github.com/ampauth/ampauth/internal/hostile"
 	"github.com/ampauth/ampauth/internal/memnet"
 	"golang.org/x/time/rate"
 )
@@ -67,60 +65,44 @@ func TestOtherOperationsAreNotMasked(t *testing.T) {
 	}
 }
 
-// stubEffects is a server that answers any GET, and performs a POST and then ends
-// the connection without an answer, as long as silent is positive.
-func stubEffects(t *testing.T, silent int32, reset bool) (address string, effects, accepted *atomic.Int32) {
-	effects = new(atomic.Int32)
-	address, accepted = stubListen(t, func(conn net.Conn, _ int) {
-		in := bufio.NewReader(conn)
-		for {
-			req, err := http.ReadRequest(in)
-			if err != nil {
-				return
-			}
-			_, _ = io.Copy(io.Discard, req.Body)
-			if req.Method == "POST" && effects.Add(1) <= silent {
-				if reset {
-					_ = conn.(*net.TCPConn).SetLinger(0)
-				}
-				return
-			}
-			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-			if req.Close {
-				return
-			}
-		}
-	})
-	return address, effects, accepted
+// primed uses a connection and gives it back to the pool. On a busy machine net/http
+// closes one now and then instead, so it makes sure.
+func primed(t *testing.T, rt http.RoundTripper, url string) {
+	t.Helper()
+	for pooled := false; !pooled; {
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{PutIdleConn: func(err error) { pooled = err == nil }})
+		stubStatus(t, rt, stubRequestTo(ctx, url, ampauth.SafeOperation, nil))
+	}
 }
 
 // net/http sends a request with an Idempotency-Key once more when a connection
 // that was used before breaks. AMP does not know that header.
 func TestMutationWithAnIdempotencyKeyIsPerformedOnce(t *testing.T) {
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
-		for _, reset := range []bool{false, true} {
+		for _, do := range []hostile.Action{hostile.Reset, hostile.Close} {
 			for _, layered := range []bool{false, true} {
 				for _, body := range []any{nil, []byte("payload")} {
-					t.Run(fmt.Sprintf("%s, reset %v, layer between %v, body %v", name, reset, layered, body != nil), func(t *testing.T) {
-						address, effects, accepted := stubEffects(t, 1, reset)
-						pooled := stubPooled(t)
-						rt := &ampauth.RetryTransport{Base: pooled, Retry: stubQuick}
+					t.Run(fmt.Sprintf("%s, %v, layer between %v, body %v", name, do, layered, body != nil), func(t *testing.T) {
+						s := hostile.New(hostile.HTTP1, hostile.ByID(map[string][]hostile.Step{
+							"m": {{Perform: true, Do: do}, {Perform: true}},
+						}))
+						defer s.Close()
+						base := stubPooled(t)
+						rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
 						if layered {
-							rt.Base = stubHeaderLayer(pooled)
+							rt.Base = stubHeaderLayer(base)
 						}
-						stubStatus(t, rt, stubRequestTo(t.Context(), "http://"+address, ampauth.SafeOperation, nil))
-						req := stubRequestTo(t.Context(), "http://"+address, ampauth.MutatingOperation, body)
+						primed(t, rt, s.URL())
+						req := stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, body)
 						req.Header.Set(name, "k")
+						req.Header.Set("X-Operation-Id", "m")
 						_, err := rt.RoundTrip(req)
-						if n := effects.Load(); !errors.Is(err, ampauth.ErrAmbiguous) || n != 1 {
+						if n := s.Effects("m"); !errors.Is(err, ampauth.ErrAmbiguous) || n != 1 {
 							t.Errorf("got %v after %d effects, want ErrAmbiguous after one", err, n)
 						}
-						want := int32(2) // a fresh connection
-						if layered {
-							want = 1
-						}
-						if n := accepted.Load(); n != want {
-							t.Errorf("%d connections, want %d", n, want)
+						log := s.Log()
+						if last := log[len(log)-1]; last.FirstOnConn() == layered {
+							t.Errorf("over a fresh connection: %v, want %v", last.FirstOnConn(), !layered)
 						}
 					})
 				}
@@ -167,28 +149,36 @@ func TestMutationsUseAFreshConnectionEach(t *testing.T) {
 }
 
 // A connection of the pool that the server has just given up must not make a
-// doubtful outcome of a mutation.
+// doubtful outcome of a mutation. Under a layer it may: there it must not make two
+// effects, nor a wrong answer.
 func TestDeadIdleConnectionDoesNotDisturbAMutation(t *testing.T) {
-	var effects atomic.Int32
-	address, _ := stubListen(t, func(conn net.Conn, n int) {
-		in := bufio.NewReader(conn)
-		req, err := http.ReadRequest(in)
-		if err != nil {
-			return
+	for _, layered := range []bool{false, true} {
+		for _, body := range []any{nil, []byte("payload")} {
+			t.Run(fmt.Sprintf("layer between %v, body %v", layered, body != nil), func(t *testing.T) {
+				s := hostile.New(hostile.HTTP1, hostile.ByID(map[string][]hostile.Step{
+					"": {{Do: hostile.AnswerThenClose}}, "m": {{Perform: true, Status: 201}},
+				}))
+				defer s.Close()
+				base := stubPooled(t)
+				rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
+				if layered {
+					rt.Base = stubHeaderLayer(base)
+				}
+				stubStatus(t, rt, stubRequestTo(t.Context(), s.URL(), ampauth.SafeOperation, nil))
+				req := stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, body)
+				req.Header.Set("X-Operation-Id", "m")
+				resp, err := rt.RoundTrip(req)
+				if err == nil {
+					stubText(t, resp)
+				}
+				switch effects := s.Effects("m"); {
+				case err == nil && resp.StatusCode == 201 && effects == 1:
+				case layered && errors.Is(err, ampauth.ErrAmbiguous) && effects == 0:
+				default:
+					t.Errorf("got (%v, %v) after %d effects", resp, err, effects)
+				}
+			})
 		}
-		_, _ = io.Copy(io.Discard, req.Body)
-		if req.Method == "POST" {
-			effects.Add(1)
-		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-		if n == 1 {
-			_, _ = in.ReadByte() // whatever comes next is too late
-		}
-	})
-	rt := &ampauth.RetryTransport{Base: stubPooled(t), Retry: stubQuick}
-	stubStatus(t, rt, stubRequestTo(t.Context(), "http://"+address, ampauth.SafeOperation, nil))
-	if status := stubStatus(t, rt, stubRequestTo(t.Context(), "http://"+address, ampauth.MutatingOperation, []byte("x"))); status != 200 || effects.Load() != 1 {
-		t.Errorf("status %d after %d effects, want 200 after one", status, effects.Load())
 	}
 }
 
@@ -332,94 +322,30 @@ func stubTLS(t *testing.T) (server tls.Certificate, client *tls.Config) {
 	return s.TLS.Certificates[0], &tls.Config{RootCAs: pool}
 }
 
-// stubHTTP2 speaks just enough HTTP/2 (RFC 9113) to count requests and to end
-// each as verdict says: with an error code, or 0 for a 200.
-func stubHTTP2(conn net.Conn, verdict func() (code uint32)) {
-	preface := make([]byte, 24)
-	if _, err := io.ReadFull(conn, preface); err != nil || !bytes.HasPrefix(preface, []byte("PRI * HTTP/2.0")) {
-		return
-	}
-	frame := func(kind, flags byte, stream uint32, payload []byte) {
-		head := []byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), kind, flags}
-		_, _ = conn.Write(append(binary.BigEndian.AppendUint32(head, stream), payload...))
-	}
-	const data, headers, reset, settings, ping = 0, 1, 3, 4, 6
-	frame(settings, 0, 0, nil)
-	for {
-		head := make([]byte, 9)
-		if _, err := io.ReadFull(conn, head); err != nil {
-			return
-		}
-		payload := make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
-		if _, err := io.ReadFull(conn, payload); err != nil {
-			return
-		}
-		kind, flags, stream := head[3], head[4], binary.BigEndian.Uint32(head[5:])
-		switch {
-		case (kind == settings || kind == ping) && flags&1 == 0:
-			frame(kind, 1, 0, map[bool][]byte{true: payload}[kind == ping])
-		case (kind == headers || kind == data) && flags&1 != 0: // END_STREAM
-			if code := verdict(); code != 0 {
-				frame(reset, 0, stream, binary.BigEndian.AppendUint32(nil, code))
-			} else {
-				frame(headers, 1|4, stream, []byte{0x88}) // :status 200
-			}
-		}
-	}
-}
-
-// A stubHTTP2Peer is how a server reacts to a client that offers HTTP/1.1.
-type stubHTTP2Peer struct {
-	name   string
-	config func(*tls.Config) *tls.Config
-}
-
-var stubHTTP2Peers = []stubHTTP2Peer{
-	{"ends the handshake", func(c *tls.Config) *tls.Config {
-		strict := c.Clone()
-		strict.NextProtos = []string{"only-h2"}
-		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if !slices.Contains(hello.SupportedProtos, "h2") {
-				return strict, nil // which is answered by no_application_protocol
-			}
-			return nil, nil
-		}
-		return c
-	}},
-	// As crypto/tls does for a server that lists h2 alone.
-	{"lets the handshake pass", func(c *tls.Config) *tls.Config { return c }},
-}
-
+// One that ends the handshake with a client that offers HTTP/1.1 alone. A server
+// of net/http lets it pass: see the next test.
 func TestServerThatSpeaksHTTP2OnlyIsServed(t *testing.T) {
-	certificate, trust := stubTLS(t)
-	for _, peer := range stubHTTP2Peers {
-		for _, body := range []any{nil, []byte("payload"), io.Reader(struct{ io.Reader }{strings.NewReader("once")})} {
-			t.Run(fmt.Sprintf("%s, body %T", peer.name, body), func(t *testing.T) {
-				config := peer.config(&tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
-				var effects atomic.Int32
-				address, _ := stubListen(t, func(conn net.Conn, _ int) {
-					secured := tls.Server(conn, config)
-					defer secured.Close()
-					stubHTTP2(secured, func() uint32 { effects.Add(1); return 0 })
-				})
-				base := stubPooled(t)
-				base.TLSClientConfig, base.ForceAttemptHTTP2 = trust.Clone(), true
-				rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
-				for n := range int32(2) {
-					if n == 1 && body != nil {
-						body = []byte("payload")
-					}
-					resp, err := rt.RoundTrip(stubRequestTo(t.Context(), "https://"+address, ampauth.MutatingOperation, body))
-					if err != nil {
-						t.Fatalf("mutation %d: %v after %d effects", n+1, err, effects.Load())
-					}
-					stubText(t, resp)
-					if resp.ProtoMajor != 2 || effects.Load() != n+1 {
-						t.Errorf("mutation %d: %s, %d effects", n+1, resp.Proto, effects.Load())
-					}
+	for _, body := range []any{nil, []byte("payload"), io.Reader(struct{ io.Reader }{strings.NewReader("once")})} {
+		t.Run(fmt.Sprintf("body %T", body), func(t *testing.T) {
+			s := hostile.New(hostile.HTTP2, hostile.Sequence(hostile.Step{Perform: true}))
+			defer s.Close()
+			base := stubPooled(t)
+			base.TLSClientConfig, base.ForceAttemptHTTP2 = s.TLSConfig(), true
+			rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
+			for n := range 2 {
+				if n == 1 && body != nil {
+					body = []byte("payload")
 				}
-			})
-		}
+				resp, err := rt.RoundTrip(stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, body))
+				if err != nil {
+					t.Fatalf("mutation %d: %v after %d requests", n+1, err, s.Requests())
+				}
+				stubText(t, resp)
+				if resp.ProtoMajor != 2 || s.Requests() != n+1 {
+					t.Errorf("mutation %d: %s, %d requests", n+1, resp.Proto, s.Requests())
+				}
+			}
+		})
 	}
 }
 
@@ -510,80 +436,19 @@ func TestDialerThatInsistsOnHTTP2IsServed(t *testing.T) {
 	}
 }
 
-// net/http of Go 1.26 repeats any request whose stream ends by PROTOCOL_ERROR.
-func TestMutationOverHTTP2IsPerformedOnce(t *testing.T) {
-	certificate, trust := stubTLS(t)
-	const protocol, internal, refused, cancel = 1, 2, 7, 8
-	for name, code := range map[string]uint32{"PROTOCOL_ERROR": protocol, "INTERNAL_ERROR": internal, "CANCEL": cancel, "REFUSED_STREAM": refused} {
-		for _, body := range []any{nil, []byte("payload")} {
-			t.Run(fmt.Sprintf("%s, body %v", name, body != nil), func(t *testing.T) {
-				var requests atomic.Int32
-				address, _ := stubListen(t, func(conn net.Conn, _ int) {
-					secured := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
-					defer secured.Close()
-					stubHTTP2(secured, func() uint32 {
-						if requests.Add(1) <= 2 {
-							return code
-						}
-						return 0
-					})
-				})
-				base := stubPooled(t)
-				base.TLSClientConfig = trust.Clone()
-				base.Protocols = new(http.Protocols)
-				base.Protocols.SetHTTP2(true)
-				rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
-				resp, err := rt.RoundTrip(stubRequestTo(t.Context(), "https://"+address, ampauth.MutatingOperation, body))
-				if err == nil && code == refused {
-					stubText(t, resp)
-					return // that stream was not processed: to send it again is right
-				}
-				if n := requests.Load(); !errors.Is(err, ampauth.ErrAmbiguous) || n != 1 {
-					t.Errorf("got %v after %d requests, want ErrAmbiguous after one", err, n)
-				}
-			})
-		}
-	}
-}
-
 func TestMutationWhoseDialIsRefusedTwiceIsPerformedOnce(t *testing.T) {
-	effects := 0
-	stubBubble(t, func(w http.ResponseWriter, r *http.Request) { effects++ }, func(t *testing.T, url string, l *memnet.Listener, base *http.Transport) {
-		l.Refuse(2)
-		for _, body := range []any{[]byte("x"), nil, io.Reader(struct{ io.Reader }{strings.NewReader("once")})} {
-			before, dials := effects, l.Dials()
-			l.Refuse(2)
-			status := stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequestTo(t.Context(), url, ampauth.MutatingOperation, body))
-			if status != 200 || l.Dials()-dials != 3 || effects-before != 1 {
-				t.Errorf("%T: status %d after %d dials and %d effects, want 200, 3, 1", body, status, l.Dials()-dials, effects-before)
+	for _, body := range []any{[]byte("x"), nil, io.Reader(struct{ io.Reader }{strings.NewReader("once")})} {
+		t.Run(fmt.Sprintf("body %T", body), func(t *testing.T) {
+			s := hostile.New(hostile.HTTP1, hostile.Sequence(hostile.Step{Perform: true}))
+			defer s.Close()
+			s.RefuseDials(2)
+			base := stubPooled(t)
+			base.DialContext = s.DialContext
+			status := stubStatus(t, &ampauth.RetryTransport{Base: base, Retry: stubQuick}, stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, body))
+			if status != 200 || s.Dials() != 3 || s.Requests() != 1 {
+				t.Errorf("status %d after %d dials and %d requests, want 200, 3, 1", status, s.Dials(), s.Requests())
 			}
-		}
-	})
-}
-
-func TestMutationWhoseHandshakeIsCutIsPerformedOnce(t *testing.T) {
-	certificate, trust := stubTLS(t)
-	var effects atomic.Int32
-	address, accepted := stubListen(t, func(conn net.Conn, n int) {
-		if n == 1 {
-			_, _ = conn.Read(make([]byte, 1)) // of the client's hello
-			return
-		}
-		secured := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate}})
-		defer secured.Close()
-		req, err := http.ReadRequest(bufio.NewReader(secured))
-		if err != nil {
-			return
-		}
-		_, _ = io.Copy(io.Discard, req.Body)
-		effects.Add(1)
-		_, _ = io.WriteString(secured, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-	})
-	base := stubPooled(t)
-	base.TLSClientConfig = trust
-	status := stubStatus(t, &ampauth.RetryTransport{Base: base, Retry: stubQuick}, stubRequestTo(t.Context(), "https://"+address, ampauth.MutatingOperation, []byte("x")))
-	if status != 200 || effects.Load() != 1 || accepted.Load() != 2 {
-		t.Errorf("status %d after %d effects over %d connections, want 200, 1, 2", status, effects.Load(), accepted.Load())
+		})
 	}
 }
 
@@ -618,138 +483,6 @@ func (l stubCounting) Accept() (net.Conn, error) {
 		l.accepted.Add(1)
 	}
 	return conn, err
-}
-
-// stubIssue is the issuance of an asset at a fake AMP.
-func stubIssue(t *testing.T, ctx context.Context, server *httptest.Server, token, id string) *http.Request {
-	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, "POST", server.URL+"/api/assets/issue", strings.NewReader(`{"name":"Asset"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "token "+token)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Operation-Id", id)
-	return req
-}
-
-func TestIssuanceIsPerformedOnceWhateverComesBack(t *testing.T) {
-	after := func(f fakeamp.Fault) fakeamp.Fault {
-		f.Route, f.When = "POST /assets/issue", fakeamp.After
-		return f
-	}
-	for _, test := range []struct {
-		name   string
-		fault  fakeamp.Fault
-		status int // 0: an error that Is ErrAmbiguous
-	}{
-		{"reset", after(fakeamp.Fault{Do: fakeamp.Reset}), 0},
-		{"end of the connection", after(fakeamp.Fault{Do: fakeamp.Close}), 0},
-		{"no answer in time", after(fakeamp.Fault{Do: fakeamp.StallHeaders}), 0},
-		{"500", after(fakeamp.Fault{Status: 500}), 500},
-		{"502 of a proxy", after(fakeamp.Fault{Status: 502, HTML: true}), 502},
-		{"503", after(fakeamp.Fault{Status: 503}), 503},
-		{"503 with Retry-After 0", after(fakeamp.Fault{Status: 503, Header: http.Header{"Retry-After": {"0"}}}), 503},
-		{"504", after(fakeamp.Fault{Status: 504}), 504},
-		{"408", after(fakeamp.Fault{Status: 408}), 408},
-		{"body cut", after(fakeamp.Fault{Do: fakeamp.CutBody}), 201},
-	} {
-		for _, layered := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, layer between %v", test.name, layered), func(t *testing.T) {
-				fake := fakeamp.New(fakeamp.Config{})
-				server := httptest.NewServer(fake)
-				defer server.Close()
-				defer fake.Close()
-				config := stubQuick
-				config.MutationTimeout = 300 * time.Millisecond
-				rt := &ampauth.RetryTransport{Base: stubPooled(t), Retry: config}
-				if layered {
-					rt.Base = stubHeaderLayer(rt.Base)
-				}
-				test.fault.Times = -1
-				fake.Inject(test.fault)
-				resp, err := rt.RoundTrip(stubIssue(t, t.Context(), server, fake.Rotate("issuer"), "1"))
-				if n := len(fake.Effects()); n != 1 {
-					t.Errorf("%d effects, want 1", n)
-				}
-				if test.status == 0 {
-					if e := stubError(t, err); e.Kind != ampauth.ErrAmbiguous || e.Outcome != ampauth.Ambiguous || e.Attempts != 1 {
-						t.Errorf("got %v, want ErrAmbiguous after one attempt", err)
-					}
-					return
-				}
-				if err != nil || resp.StatusCode != test.status {
-					t.Fatalf("got (%v, %v), want the %d", resp, err, test.status)
-				}
-				defer resp.Body.Close()
-				content, err := io.ReadAll(resp.Body)
-				if (err != nil) != (test.name == "body cut") || len(content) == 0 {
-					t.Errorf("the body reads %q, %v", content, err)
-				}
-			})
-		}
-	}
-}
-
-// The promise of the package: whatever goes wrong, for however many at once, no
-// mutation is performed twice, and one whose call succeeds was performed.
-func TestNoMutationIsPerformedTwice(t *testing.T) {
-	fake := fakeamp.New(fakeamp.Config{})
-	server := httptest.NewServer(fake)
-	defer server.Close()
-	defer fake.Close()
-	const route = "POST /assets/issue"
-	retryAfter0 := http.Header{"Retry-After": {"0"}}
-	for range 10 {
-		for _, when := range []fakeamp.When{fakeamp.Before, fakeamp.After} {
-			fake.Inject(
-				fakeamp.Fault{Route: route, When: when, Do: fakeamp.Reset},
-				fakeamp.Fault{Route: route, When: when, Do: fakeamp.Close},
-				fakeamp.Fault{Route: route, When: when, Status: 500},
-				fakeamp.Fault{Route: route, When: when, Status: 503, Header: retryAfter0},
-				fakeamp.Fault{Route: route, When: when, Delay: 5 * time.Millisecond, Do: fakeamp.CutBody},
-			)
-		}
-		fake.Inject(
-			fakeamp.Fault{Route: route, Status: 429, Header: retryAfter0},
-			fakeamp.Fault{Route: route, Status: 425},
-			fakeamp.Fault{Route: route, Status: 421},
-		)
-	}
-	token := fake.Rotate("issuer")
-	for name, base := range map[string]http.RoundTripper{"fresh": stubPooled(t), "masked": stubHeaderLayer(stubPooled(t))} {
-		rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
-		var wg sync.WaitGroup
-		for i := range 100 {
-			wg.Go(func() {
-				// In between, connections of the pool are used and given back.
-				safe := stubRequestTo(t.Context(), server.URL+"/api/info", ampauth.SafeOperation, nil)
-				stubStatus(t, rt, safe)
-				req := stubIssue(t, t.Context(), server, token, fmt.Sprint(name, i))
-				req.Header.Set("Idempotency-Key", fmt.Sprint(name, i))
-				resp, err := rt.RoundTrip(req)
-				switch {
-				case err == nil:
-					_, _ = io.Copy(io.Discard, resp.Body)
-					_ = resp.Body.Close()
-				case !errors.Is(err, ampauth.ErrAmbiguous):
-					t.Errorf("%s %d: %v", name, i, err)
-				}
-			})
-		}
-		wg.Wait()
-	}
-	if repeated := fake.Repeated(); len(repeated) != 0 {
-		t.Errorf("performed more than once: %v", repeated)
-	}
-	if n := len(fake.Effects()); n < 100 {
-		t.Errorf("only %d effects of 200 mutations", n)
-	}
-	for _, fault := range []string{"reset after", "close after", "503 after", "429", "421"} {
-		if fake.Injected()[fault] == 0 {
-			t.Errorf("the fault %q did not come to pass: %v", fault, fake.Injected())
-		}
-	}
 }
 
 // 421 says: another connection (RFC 9110 15.5.20).

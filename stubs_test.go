@@ -276,51 +276,6 @@ type stubConnKey struct{}
 // stubQuiet takes what a server says about connections that fail on purpose.
 func stubQuiet() *log.Logger { return log.New(io.Discard, "", 0) }
 
-// stubListen serves each connection to a loopback socket by serve, which is told
-// its number from 1. It ends with the test.
-func stubListen(t *testing.T, serve func(conn net.Conn, n int)) (address string, accepted *atomic.Int32) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted = new(atomic.Int32)
-	var wg sync.WaitGroup
-	var mu sync.Mutex // guards open and over
-	var open []net.Conn
-	over := false
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			n := int(accepted.Add(1))
-			mu.Lock()
-			open = append(open, conn)
-			if over {
-				_ = conn.Close()
-			}
-			mu.Unlock()
-			wg.Go(func() {
-				defer conn.Close()
-				serve(conn, n)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		mu.Lock()
-		over = true
-		for _, conn := range open {
-			_ = conn.Close()
-		}
-		mu.Unlock()
-		wg.Wait()
-	})
-	return l.Addr().String(), accepted
-}
-
 // stubPooled is a transport that the test owns.
 func stubPooled(t *testing.T) *http.Transport {
 	t.Helper()
