@@ -392,6 +392,66 @@ func TestBodyThatBreaksIsAnswered(t *testing.T) {
 	}
 }
 
+// A closed connection ends a body short; a reset one says so.
+func TestMutationWhoseAnswerBreaksOffIsAnswered(t *testing.T) {
+	for _, p := range []hostile.Protocol{hostile.HTTP1, hostile.HTTP1TLS, hostile.HTTP2} {
+		for _, reset := range []bool{false, true} {
+			t.Run(fmt.Sprintf("protocol %d, reset %v", p, reset), func(t *testing.T) {
+				s := hostile.New(p, hostile.Sequence(hostile.Step{Perform: true, Do: hostile.CutBody, Reset: reset, Body: "what was made"}))
+				defer s.Close()
+				base := stubPooled(t)
+				base.TLSClientConfig, base.ForceAttemptHTTP2 = s.TLSConfig(), true
+				resp, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, []byte("x")))
+				if err != nil && reset && errors.Is(err, ampauth.ErrAmbiguous) && s.Requests() == 1 {
+					return // the reset may overtake the header
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				_, err = io.ReadAll(resp.Body)
+				if e := stubError(t, err); e.Outcome != ampauth.Answered || e.StatusCode != 200 || s.Requests() != 1 {
+					t.Errorf("the body ends in %v (%v) after %d requests, want Answered after one", err, e.Outcome, s.Requests())
+				}
+				if short := errors.Is(err, io.ErrUnexpectedEOF); !reset && !short {
+					t.Errorf("the body ends in %v, want io.ErrUnexpectedEOF", err)
+				}
+			})
+		}
+	}
+}
+
+// The time of an attempt covers its body: one that comes in time comes whole, one
+// that goes on beyond it does not, even while it moves.
+func TestTrickledBodyHasTheTimeOfItsAttempt(t *testing.T) {
+	for took, whole := range map[time.Duration]bool{9 * time.Second: true, 11 * time.Second: false} {
+		t.Run(took.String(), func(t *testing.T) {
+			const size, pieces = 1 << 20, 64
+			stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+				for range pieces {
+					_, _ = w.Write(make([]byte, size/pieces))
+					_ = http.NewResponseController(w).Flush()
+					time.Sleep(took / pieces)
+				}
+			}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+				resp, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				start := time.Now()
+				content, err := io.ReadAll(resp.Body)
+				switch {
+				case whole && (err != nil || len(content) != size):
+					t.Errorf("%d bytes, %v; want all %d", len(content), err, size)
+				case !whole && (!errors.Is(err, ampauth.ErrTimeout) || time.Since(start) != 10*time.Second):
+					t.Errorf("the body ends in %v after %v, want ErrTimeout after the 10 s of the attempt", err, time.Since(start))
+				}
+			})
+		})
+	}
+}
+
 func TestCallerWhoLeavesWhileReadingIsLetGo(t *testing.T) {
 	stubBubble(t, stubHangs(200), func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/hostile"
 	"github.com/ampauth/ampauth/internal/memnet"
 )
 
@@ -287,6 +290,81 @@ func (s stubSeeker) Seek(int64, int) (int64, error) {
 
 func (s stubSeeker) Close() error { return nil }
 
+// Whatever a body is, each attempt brings it whole, or there is no other attempt.
+func TestEveryKindOfBodyArrivesWholeOrOnce(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789abcdef"), 8<<10)
+	path := filepath.Join(t.TempDir(), "body")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func() io.ReadCloser {
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	at6 := func() io.ReadSeeker {
+		reader := bytes.NewReader(append([]byte("HEADER"), content...))
+		_, _ = reader.Seek(6, io.SeekStart)
+		return reader
+	}
+	for name, kind := range map[string]struct {
+		body    func() io.Reader
+		getBody func() (io.ReadCloser, error)
+		again   bool
+		empty   bool
+	}{
+		"nil":               {body: func() io.Reader { return nil }, again: true, empty: true},
+		"NoBody":            {body: func() io.Reader { return http.NoBody }, again: true, empty: true},
+		"bytes.Reader":      {body: func() io.Reader { return bytes.NewReader(content) }, again: true},
+		"bytes.Reader at 6": {body: func() io.Reader { return at6() }, again: true},
+		"ReadSeeker at 6":   {body: func() io.Reader { return struct{ io.ReadSeeker }{at6()} }},
+		"file":              {body: func() io.Reader { return open() }},
+		"file that can be reopened": {
+			body: func() io.Reader { return open() }, getBody: func() (io.ReadCloser, error) { return open(), nil }, again: true,
+		},
+		"pipe": {body: func() io.Reader {
+			r, w := io.Pipe()
+			go func() {
+				_, _ = w.Write(content)
+				_ = w.Close()
+			}()
+			return r
+		}},
+	} {
+		for _, p := range []hostile.Protocol{hostile.HTTP1, hostile.HTTP2} {
+			t.Run(fmt.Sprintf("%s, protocol %d", name, p), func(t *testing.T) {
+				s := hostile.New(p, hostile.Sequence(hostile.Step{Status: 503}, hostile.Step{Do: hostile.Reset}, hostile.Step{Perform: true}))
+				defer s.Close()
+				base := stubPooled(t)
+				base.TLSClientConfig, base.ForceAttemptHTTP2 = s.TLSConfig(), true
+				req, err := http.NewRequestWithContext(ampauth.WithOperation(t.Context(), ampauth.IdempotentOperation), "PUT", s.URL(), kind.body())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if kind.getBody != nil {
+					req.GetBody = kind.getBody
+				}
+				status := stubStatus(t, &ampauth.RetryTransport{Base: base, Retry: stubQuick}, req)
+				if again := status == 200; again != kind.again {
+					t.Errorf("status %d, want it sent again: %v", status, kind.again)
+				}
+				want := sha256.Sum256(content)
+				if kind.empty {
+					want = sha256.Sum256(nil)
+				}
+				s.Close()
+				for _, e := range s.Log() {
+					if !e.Whole || e.Sum != want {
+						t.Errorf("%v brought %d bytes, of another content than the caller's", e, e.Length)
+					}
+				}
+			})
+		}
+	}
+}
+
 func TestBodyStartsWhereItsReaderStands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		at6 := bytes.NewReader([]byte("HEADERpayload"))
@@ -455,40 +533,69 @@ func TestEndlessBodyIsNotReadOn(t *testing.T) {
 	})
 }
 
+// A countedConn counts what is read from the network.
+type countedConn struct {
+	net.Conn
+	read *atomic.Int64
+}
+
+func (c countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+func TestEndlessBodyIsNotReadOnFromTheNetwork(t *testing.T) {
+	s := hostile.New(hostile.HTTP1, hostile.Sequence(hostile.Step{Status: 503, Do: hostile.EndlessBody}, hostile.Step{}))
+	defer s.Close()
+	var read atomic.Int64
+	base := stubPooled(t)
+	base.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := s.DialContext(ctx, network, address)
+		return countedConn{conn, &read}, err
+	}
+	status := stubStatus(t, &ampauth.RetryTransport{Base: base, Retry: stubQuick}, stubRequestTo(t.Context(), s.URL(), ampauth.SafeOperation, nil))
+	base.CloseIdleConnections()
+	const most = 64<<10 + 8<<10 // headers, chunk sizes, and what net/http reads ahead
+	if n := read.Load(); status != 200 || n > most {
+		t.Errorf("status %d after %d bytes, want 200 after at most %d", status, n, most)
+	}
+	if n := s.Sent(); n > 8<<20 {
+		t.Errorf("the server got rid of %d bytes, more than the buffers of two sockets hold", n)
+	}
+}
+
 type stubReader func([]byte) (int, error)
 
 func (f stubReader) Read(p []byte) (int, error) { return f(p) }
 
 func TestRefusedResponsesGiveTheirConnectionBack(t *testing.T) {
-	var opened, requests atomic.Int32
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if requests.Add(1)%3 != 0 {
+	requests := 0
+	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		if requests++; requests%3 != 0 {
 			w.WriteHeader(503)
 		}
 		_, _ = w.Write(make([]byte, 1<<10))
-	}))
-	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			opened.Add(1)
+	}, func(t *testing.T, url string, l *memnet.Listener, base *http.Transport) {
+		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{Budget: -1}}
+		call := func() {
+			if status := stubStatus(t, rt, stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil)); status != 200 {
+				t.Errorf("status %d", status)
+			}
+			synctest.Wait()
 		}
-	}
-	server.Start()
-	defer server.Close()
-	config := stubQuick
-	config.Budget = -1
-	rt := &ampauth.RetryTransport{Base: stubPooled(t), Retry: config}
-	call := func() { stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, ampauth.SafeOperation, nil)) }
-	call()
-	before := runtime.NumGoroutine()
-	for range 30 {
 		call()
-	}
-	if n := opened.Load(); n != 1 {
-		t.Errorf("%d connections for %d requests, want 1", n, requests.Load())
-	}
-	if after := runtime.NumGoroutine(); after > before+5 {
-		t.Errorf("%d goroutines, and before %d", after, before)
-	}
+		before := runtime.NumGoroutine()
+		for range 29 {
+			call()
+		}
+		if l.Dials() != 1 || requests != 90 {
+			t.Errorf("%d connections for %d requests, want 1 for 90", l.Dials(), requests)
+		}
+		if after := runtime.NumGoroutine(); after != before {
+			t.Errorf("%d goroutines, and before %d", after, before)
+		}
+	})
 }
 
 func TestFailuresLeaveIdleConnectionsOpen(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestClientLogsInOnceAndWorks(t *testing.T) {
@@ -73,6 +74,128 @@ func issueRequest(t *testing.T, server *httptest.Server, id string) *http.Reques
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Operation-Id", id)
 	return req
+}
+
+const ampIssue = "POST /assets/issue"
+
+// issue makes the one mutation of a test in a bubble, and checks that its request
+// is the caller's own afterwards.
+func (w *ampWorld) issue(client *ampauth.Client) int {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), "POST", w.url+"/api/assets/issue", strings.NewReader(`{"name":"Bond","amount":100}`))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header = http.Header{"Content-Type": {"application/json"}, "X-Operation-Id": {"op-1"}}
+	before := req.Header.Clone()
+	resp, err := client.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if diff := cmp.Diff(before, req.Header); diff != "" {
+		w.t.Errorf("the caller's header was changed: %s", diff)
+	}
+	return resp.StatusCode
+}
+
+func TestRateLimitedMutationWaitsAndIsSentAgainWhole(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampIssue, Status: 429, Header: http.Header{"Retry-After": {"1"}}})
+		if status := w.issue(w.client()); status != 201 {
+			t.Errorf("status %d", status)
+		}
+		sent := w.requests(ampIssue)
+		if len(sent) != 2 || len(w.Effects()) != 1 {
+			t.Fatalf("%d requests and %d effects, want 2 and 1", len(sent), len(w.Effects()))
+		}
+		if sent[0].body != sent[1].body || sent[1].body == "" {
+			t.Errorf("the bodies are %q and %q", sent[0].body, sent[1].body)
+		}
+		if wait := sent[1].at.Sub(sent[0].at); wait < time.Second || wait > 2*time.Second {
+			t.Errorf("waited %v, want 1 s and at most the spread of another", wait)
+		}
+	})
+}
+
+func TestMutationIsReplayedOnceWithTheNewToken(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		client := w.client()
+		w.token(client.Tokens)
+		w.Revoke("issuer")
+		if status := w.issue(client); status != 201 {
+			t.Errorf("status %d", status)
+		}
+		sent := w.requests(ampIssue)
+		if len(sent) != 2 || len(w.Effects()) != 1 || w.obtains() != 2 {
+			t.Fatalf("%d requests, %d effects and %d logins, want 2, 1 and 2", len(sent), len(w.Effects()), w.obtains())
+		}
+		if sent[0].body != sent[1].body || sent[1].body == "" {
+			t.Errorf("the bodies are %q and %q", sent[0].body, sent[1].body)
+		}
+		if sent[0].header.Get("Authorization") == sent[1].header.Get("Authorization") {
+			t.Error("it was sent again with the token that was refused")
+		}
+	})
+}
+
+func TestSecondRefusalIsReturned(t *testing.T) {
+	ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
+		const route = "GET /assets"
+		w.answer(route, func(rw http.ResponseWriter, r *http.Request) {
+			rw.WriteHeader(401)
+			_, _ = fmt.Fprintf(rw, "refusal %d", len(w.requests(route)))
+		})
+		client := w.client()
+		w.token(client.Tokens)
+		status, body := get(t, client, w.url+"/api/assets")
+		if status != 401 || body != "refusal 2" || len(w.requests(route)) != 2 || w.obtains() != 2 {
+			t.Errorf("%d %q after %d requests and %d logins, want the second 401 after 2 and one more", status, body, len(w.requests(route)), w.obtains())
+		}
+	})
+}
+
+// A refusal may arrive when the token has long been replaced.
+func TestStragglersOfARefusedTokenMakeNoLogin(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		const crowd = 50
+		client := w.client()
+		w.token(client.Tokens)
+		old := "token " + w.Token("issuer")
+		w.Revoke("issuer")
+		var mu sync.Mutex
+		came := 0
+		all := make(chan struct{})
+		w.answer("GET /assets", func(rw http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != old {
+				return
+			}
+			mu.Lock()
+			came++
+			n := came
+			mu.Unlock()
+			if n == crowd {
+				close(all)
+			}
+			<-all // everybody is under way with the old token
+			if n%5 == 0 {
+				time.Sleep(time.Duration(n) * 100 * time.Millisecond)
+			}
+			rw.WriteHeader(401)
+		})
+		var wg sync.WaitGroup
+		for range crowd {
+			wg.Go(func() {
+				if status, _ := get(t, client, w.url+"/api/assets"); status != 200 {
+					t.Errorf("status %d", status)
+				}
+			})
+		}
+		wg.Wait()
+		if came != crowd || w.obtains() != 2 {
+			t.Errorf("%d requests had the old token and %d logins were made, want %d and the first and one more", came, w.obtains(), crowd)
+		}
+	})
 }
 
 func TestFiftyRefusedRequestsMakeOneLogin(t *testing.T) {

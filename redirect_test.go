@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/ampauth/ampauth"
+	"github.com/google/go-cmp/cmp"
 )
 
 // A redirector answers /STATUS/REST with that status and a redirect to /REST, and
@@ -137,6 +139,50 @@ func TestEmptyMethodIsGet(t *testing.T) {
 	}
 	if err := ampauth.CheckRedirect(at("GET"), nil); err != nil {
 		t.Errorf("without a history: %v", err)
+	}
+}
+
+// http.Client follows a 307 and 308 with the method and body kept; to the layers
+// below that is another request, whose body is made anew.
+func TestMutationFollowsARedirectThatKeepsItsMethod(t *testing.T) {
+	for _, status := range []string{"307", "308"} {
+		t.Run(status, func(t *testing.T) {
+			server := newRedirector(t)
+			jar, err := cookiejar.New(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			there, _ := url.Parse(server.URL)
+			jar.SetCookies(there, []*http.Cookie{{Name: "theirs", Value: "kept"}})
+			var cookies []string
+			cfg := canaryConfig()
+			login := cfg.HTTPClient.Transport
+			cfg.BaseURL = server.URL + "/api"
+			cfg.HTTPClient = &http.Client{Jar: jar, Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(req.URL.Path, "/obtain_token") {
+					return login.RoundTrip(req)
+				}
+				cookies = append(cookies, req.Header.Get("Cookie"))
+				return server.Client().Transport.RoundTrip(req)
+			})}
+			client, err := ampauth.NewClient(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			resp, err := client.Post(server.URL+"/"+status+"/end", "text/plain", strings.NewReader("issue"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			want := []string{"POST /" + status + "/end issue", "POST /end issue"}
+			if diff := cmp.Diff(want, server.seen()); diff != "" || resp.StatusCode != 200 {
+				t.Errorf("status %d; the requests: %s", resp.StatusCode, diff)
+			}
+			if diff := cmp.Diff([]string{"theirs=kept", "theirs=kept"}, cookies); diff != "" {
+				t.Errorf("the user's cookies: %s", diff)
+			}
+		})
 	}
 }
 

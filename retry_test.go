@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/hostile"
 )
 
 func TestBackoffIsExponentialWithFullJitterAndCapped(t *testing.T) {
@@ -665,6 +666,55 @@ func TestExpectationStaysDropped(t *testing.T) {
 			}
 		}
 	})
+}
+
+// RFC 9110 10.1.1, over a real connection: what the server has not asked for, it is
+// not sent; what it has asked for may have been performed.
+func TestExpectationsOnTheWire(t *testing.T) {
+	unread := hostile.ReadAfter // the server answers in place of a 100
+	for _, test := range []struct {
+		name   string
+		first  hostile.Step
+		status int // 0: ErrAmbiguous
+		length int64
+		expect bool // on the second attempt
+	}{
+		{"417", hostile.Step{Status: 417, Upload: unread, Close: true}, 200, 0, false},
+		{"429", hostile.Step{Status: 429, Upload: unread, Close: true}, 200, 0, true},
+		{"401", hostile.Step{Status: 401, Upload: unread, Close: true}, 200, 0, true},
+		{"100, then a reset", hostile.Step{Perform: true, Do: hostile.Reset}, 0, 7, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := hostile.New(hostile.HTTP1, hostile.Sequence(test.first, hostile.Step{Perform: true}))
+			defer s.Close()
+			base := stubPooled(t)
+			base.ExpectContinueTimeout = time.Hour
+			auth := &ampauth.AuthTransport{Base: base, Source: new(stubRenewing), Origin: s.URL()}
+			req := stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, []byte("payload"))
+			req.Header.Set("Expect", "100-continue")
+			resp, err := (&ampauth.RetryTransport{Base: auth, Retry: stubQuick}).RoundTrip(req)
+			if err == nil {
+				stubText(t, resp)
+			}
+			s.Close()
+			log := s.Log()
+			if log[0].Length != test.length {
+				t.Errorf("the first attempt brought %d bytes, want %d", log[0].Length, test.length)
+			}
+			if test.status == 0 {
+				if !errors.Is(err, ampauth.ErrAmbiguous) || len(log) != 1 {
+					t.Errorf("got %v after %d requests, want ErrAmbiguous after one", err, len(log))
+				}
+				return
+			}
+			if err != nil || resp.StatusCode != test.status || len(log) != 2 {
+				t.Fatalf("got (%v, %v) after %d requests, want %d after 2", resp, err, len(log), test.status)
+			}
+			if e := log[1]; e.Length != 7 || !e.Performed || (e.Header.Get("Expect") != "") != test.expect {
+				t.Errorf("the second attempt: %v, %d bytes, Expect %q", e, e.Length, e.Header.Get("Expect"))
+			}
+		})
+	}
 }
 
 func TestAttemptsAreLoggedWithoutWhatTheyCarry(t *testing.T) {
