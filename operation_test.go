@@ -3,7 +3,10 @@ package ampauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -49,6 +52,79 @@ func TestClassifyAMPGoesByTheRouteNotByTheVerb(t *testing.T) {
 			}
 		})
 	}
+}
+
+// testdata/amp-operations.tsv has every operation of the Swagger document of AMP
+// 0.1.12, as far as it can be reconstructed, and what is known of a repeat: safe,
+// idempotent, resend (the official script says to send it again) or never.
+func TestClassifyAMPHoldsForEveryOperationOfTheDocument(t *testing.T) {
+	text, err := os.ReadFile("testdata/amp-operations.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	classes := map[string]ampauth.Operation{"safe": safe, "idempotent": idempotent, "resend": idempotent, "never": mutating}
+	bases := []string{"https://amp.test", "https://amp.test/api", "https://amp.test:8443/proxied/v1/api", "http://[::1]:8000/api"}
+	counted := make(map[string]int)
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) != 3 {
+			t.Fatalf("not a line of three fields: %q", line)
+		}
+		method, template, class := fields[0], fields[1], fields[2]
+		want, known := classes[class]
+		if !known {
+			t.Fatalf("not a class: %q", class)
+		}
+		counted[class]++
+		t.Run(method+" "+template, func(t *testing.T) {
+			for _, path := range instancesOf(strings.TrimSuffix(template, "/")) {
+				for _, base := range bases {
+					for _, end := range []string{"", "/", "?start=1&next=/info", "/?x=%2F"} {
+						if got := ampauth.ClassifyAMP(requestOf(t, method, base+path+end)); got != want {
+							t.Errorf("%s%s%s: %v, want %v", base, path, end, got, want)
+						}
+					}
+				}
+				// The same path under another verb is not in the document, but for the HEAD of a GET.
+				for _, other := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+					if other == method || other == "HEAD" && method == "GET" {
+						continue
+					}
+					if got := ampauth.ClassifyAMP(requestOf(t, other, bases[1]+path)); got != mutating {
+						t.Errorf("%s %s: %v, want a mutation", other, path, got)
+					}
+				}
+				if got := ampauth.ClassifyAMP(requestOf(t, method, bases[1]+path+"/no/such")); got != mutating {
+					t.Errorf("%s %s/no/such: %v, want a mutation", method, path, got)
+				}
+			}
+		})
+	}
+	if counted["safe"] != 34 || counted["idempotent"] != 25 || counted["resend"] != 3 || counted["never"] != 16 {
+		t.Errorf("the document has %v", counted)
+	}
+}
+
+// instancesOf returns paths of a template: with identifiers of several sorts, and
+// with an encoding that changes nothing.
+func instancesOf(template string) []string {
+	var paths []string
+	for _, id := range []string{"6f0e3b1a-0000-4000-8000-00000000abcd", "42", "no-such-thing", "%36f0e", "a%20b", "caf%C3%A9"} {
+		segments := strings.Split(template, "/")
+		for i, s := range segments {
+			if strings.HasPrefix(s, "{") {
+				segments[i] = id
+			}
+		}
+		paths = append(paths, strings.Join(segments, "/"))
+		for i, s := range segments {
+			if i > 0 && !strings.Contains(s, "%") {
+				segments[i] = fmt.Sprintf("%%%02X%s", s[0], s[1:])
+			}
+		}
+		paths = append(paths, strings.Join(segments, "/"))
+	}
+	return paths
 }
 
 func requestOf(t *testing.T, method, url string) *http.Request {
