@@ -413,6 +413,9 @@ func TestMutationWhoseAnswerBreaksOffIsAnswered(t *testing.T) {
 				if e := stubError(t, err); e.Outcome != ampauth.Answered || e.StatusCode != 200 || s.Requests() != 1 {
 					t.Errorf("the body ends in %v (%v) after %d requests, want Answered after one", err, e.Outcome, s.Requests())
 				}
+				if !strings.HasSuffix(err.Error(), "do not send it again") {
+					t.Errorf("the error does not say what to do: %v", err)
+				}
 				if short := errors.Is(err, io.ErrUnexpectedEOF); !reset && !short {
 					t.Errorf("the body ends in %v, want io.ErrUnexpectedEOF", err)
 				}

@@ -25,6 +25,7 @@ type call struct {
 	number   int  // of the attempt, from 1
 	retries  int  // attempts that count against MaxAttempts, but the first
 	replayed bool // the one replay after a refused token was made
+	arrived  bool // an attempt before this one may have been performed
 
 	// Reasons to send it otherwise.
 	detour     bool // over another transport: errHTTP2
@@ -80,6 +81,7 @@ func (c *call) run() (*http.Response, error) {
 			return c.finish(&r)
 		}
 		decided := time.Now()
+		c.arrived = c.arrived || !c.detour && (r.outcome == Ambiguous || r.outcome == Answered)
 		if r.resp != nil {
 			discard(r.attempt, r.resp.Body)
 		} else {

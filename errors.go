@@ -40,7 +40,7 @@ var (
 type Error struct {
 	Op         string        // "config", "obtain", "refresh" or "request"
 	Kind       error         // one of the sentinels of this package; errors.Is(err, Kind) holds
-	Outcome    Outcome       // how far the last attempt got
+	Outcome    Outcome       // how far the request got; see Outcome
 	StatusCode int           // HTTP status of the last answer, 0 if there was none
 	Attempts   int           // attempts made, 0 if none was
 	RetryAfter time.Duration // how long the server, or this package, asks to wait; 0 if unknown
@@ -51,7 +51,12 @@ type Error struct {
 }
 
 // Error implements error.
-func (e *Error) Error() string { return prefix + e.text() }
+func (e *Error) Error() string {
+	if advice := e.advice(); advice != "" {
+		return prefix + e.text() + "; " + advice
+	}
+	return prefix + e.text()
+}
 
 const prefix = "ampauth: "
 
@@ -83,19 +88,22 @@ func (e *Error) text() string {
 		// Ours may stand within somebody else's words, which then have the prefix.
 		b.WriteString(strings.ReplaceAll(causeText(e.Err), prefix, ""))
 	}
-	if advice := e.advice(); advice != "" {
-		b.WriteString("; ")
-		b.WriteString(advice)
-	}
 	return b.String()
 }
 
+// advice is what the outcome of a request means for whoever made it.
 func (e *Error) advice() string {
 	switch {
 	case e.Kind == ErrAmbiguous:
 		return "it may have been performed: find out by reading before you send it again"
-	case e.Kind == ErrRequestFailed && e.Outcome == NotSent:
+	case e.Op != "request":
+		return ""
+	case e.Outcome == NotSent:
 		return "it was not sent"
+	case e.Outcome == Refused, e.Outcome == Rejected:
+		return "it was not performed"
+	case e.final:
+		return "it was answered, and only the rest of the answer is missing: do not send it again"
 	}
 	return ""
 }

@@ -12,7 +12,7 @@ func (c *call) left(last *result, ctxErr error) *Error {
 	c.closeBody()
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: c.number - 1, StatusCode: last.status(), Err: ctxErr}
 	if last.attempt != nil {
-		e.Outcome = last.outcome
+		e.Outcome = c.overall(last.outcome)
 		e.Attempts = int(last.attempt.number)
 	}
 	if last.err != nil && !errors.Is(last.err, ctxErr) {
@@ -22,6 +22,15 @@ func (c *call) left(last *result, ctxErr error) *Error {
 		e.Kind = ErrTimeout
 	}
 	return e
+}
+
+// overall is the outcome of the call when that of its last attempt is o: what an
+// earlier one may have done is not undone by one that was not sent.
+func (c *call) overall(o Outcome) Outcome {
+	if c.arrived && o != Answered {
+		return Ambiguous
+	}
+	return o
 }
 
 // heldBack is the error of a call that would have to wait for d, beyond the
@@ -34,16 +43,18 @@ func (c *call) heldBack(last *result, d time.Duration) *Error {
 
 // failure makes an *Error of the error of the last attempt.
 func (c *call) failure(r *result) error {
-	if r.attempt.gotNoToken() {
-		return r.err
-	}
-	if ours, ok := r.err.(*Error); ok && r.final {
-		return ours
+	if !c.arrived {
+		if r.attempt.gotNoToken() {
+			return r.err
+		}
+		if ours, ok := r.err.(*Error); ok && r.final {
+			return ours
+		}
 	}
 	if r.limited > 0 {
 		return c.heldBack(r, r.limited)
 	}
-	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: r.outcome, Attempts: c.number, Err: clean(r.err)}
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: c.overall(r.outcome), Attempts: c.number, Err: clean(r.err)}
 	ctxErr := c.ctx.Err()
 	switch {
 	case r.timedOut:

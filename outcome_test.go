@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -194,6 +195,36 @@ func TestMisdirectedRequestThatThenBreaksMayHaveBeenSent(t *testing.T) {
 	_, err := rt.RoundTrip(stubRequestTo(t.Context(), s.URL(), ampauth.IdempotentOperation, []byte("x")))
 	if e := stubError(t, err); e.Outcome != ampauth.Ambiguous || e.Attempts != 3 {
 		t.Errorf("got %v (%v), want Ambiguous after three attempts", err, e.Outcome)
+	}
+}
+
+// The outcome of a call is not that of its last attempt when an earlier one may
+// have been performed.
+func TestAttemptThatWasNotSentDoesNotUndoAnEarlierOne(t *testing.T) {
+	noToken := stubFail(&ampauth.Error{Op: "obtain", Kind: ampauth.ErrObtainFailed, Outcome: ampauth.NotSent})
+	for name, test := range map[string]struct {
+		steps []stubStep
+		want  ampauth.Outcome
+	}{
+		"broken, then refused dials":    {[]stubStep{stubBreak(errStubReset), stubRefuse()}, ampauth.Ambiguous},
+		"500, then refused dials":       {[]stubStep{stubAnswer(500), stubRefuse()}, ampauth.Ambiguous},
+		"broken, then a refused stream": {[]stubStep{stubBreak(errStubReset), stubFail(stubStreamError{Code: 7})}, ampauth.Ambiguous},
+		"broken, then no token":         {[]stubStep{stubBreak(errStubReset), noToken}, ampauth.Ambiguous},
+		"429, then refused dials":       {[]stubStep{stubAnswer(429), stubRefuse()}, ampauth.NotSent},
+		"refused dials":                 {[]stubStep{stubRefuse()}, ampauth.NotSent},
+		"no token":                      {[]stubStep{noToken}, ampauth.NotSent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := &ampauth.RetryTransport{Base: stubScript(test.steps...), Retry: stubQuick}
+			_, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.IdempotentOperation, []byte("x")))
+			e := stubError(t, err)
+			if e.Outcome != test.want {
+				t.Errorf("got %v (%v), want %v", err, e.Outcome, test.want)
+			}
+			if says := strings.Contains(err.Error(), "it was not sent"); says && test.want != ampauth.NotSent {
+				t.Errorf("the error says of what was sent: %v", err)
+			}
+		})
 	}
 }
 

@@ -306,7 +306,7 @@ func (end *wireEnd) verdict(log []hostile.Entry) string {
 		return "ErrAmbiguous is for mutations of which nothing is known, and for all of them"
 	case ours.Outcome == ampauth.Answered && !errors.Is(ours, context.Canceled):
 		return "there was an answer, and the caller, who stayed, did not get it"
-	case ours.Outcome != ampauth.Ambiguous && end.call.mutates && effects > 0:
+	case ours.Outcome != ampauth.Ambiguous && ours.Outcome != ampauth.Answered && effects > 0:
 		return fmt.Sprintf("the error says %v, yet it was performed", ours.Outcome)
 	}
 	return ""
