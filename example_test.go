@@ -2,7 +2,6 @@ package ampauth_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -111,23 +110,6 @@ func newGeneratedClient(server string, client interface {
 	Do(*http.Request) (*http.Response, error)
 }) *generatedClient {
 	return &generatedClient{server, client}
-}
-
-// What to do when it is not known whether a mutation was performed: read first.
-func ExampleError() {
-	issue := func(context.Context) error { // e.g. POST /assets/issue
-		return &ampauth.Error{Op: "request", Kind: ampauth.ErrAmbiguous, Attempts: 1}
-	}
-	err := issue(context.Background())
-	if errors.Is(err, ampauth.ErrAmbiguous) {
-		fmt.Println("list the assets; issue again only if the new one is not there")
-	}
-	if e, ok := errors.AsType[*ampauth.Error](err); ok {
-		fmt.Println(e.Outcome, e.Attempts)
-	}
-	// Output:
-	// list the assets; issue again only if the new one is not there
-	// Ambiguous 1
 }
 
 // Work that is not one HTTP request, repeated with the same backoff.
