@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -22,7 +23,7 @@ type attempt struct {
 
 	number  int32         // from 1
 	status  int32         // of the response, once the caller has it
-	proof   atomic.Uint32 // how far it got; the connections of mutations only are traced
+	proof   atomic.Uint32 // how far it got; the connections of safe operations are not traced
 	mutates bool
 	apart   bool // wants a connection that no other request was on
 	login   bool // is a login: an AuthTransport it passes through must not wait for one
@@ -39,6 +40,7 @@ type attempt struct {
 const (
 	sawDial    = 1 << iota // a connection was asked for
 	sawConnect             // and was had
+	sawAnother             // and one more, so that something below tried again
 	released               // it is over: its context did not end by the caller or the clock
 )
 
@@ -105,19 +107,40 @@ func (c sourceContext) Value(key any) any {
 // newAttempt makes attempt number n of req and starts its clock.
 func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *attempt {
 	a := &attempt{Context: req.Context(), number: int32(n), mutates: op == MutatingOperation, apart: op == MutatingOperation, limit: limit}
-	if limit > 0 {
+	if limit > 0 || a.mutates { // a layer may leave its own call of a mutation behind
 		a.Context, a.cancel = context.WithCancelCause(a.Context)
+	}
+	if limit > 0 {
 		a.timer = time.AfterFunc(limit, a.expire)
 	}
-	if a.mutates {
+	if op != SafeOperation {
 		a.Context = httptrace.WithClientTrace(a.Context, &httptrace.ClientTrace{
 			GetConn: func(string) { a.proof.Or(sawDial) },
-			GotConn: func(httptrace.GotConnInfo) { a.proof.Or(sawConnect) },
+			GotConn: func(httptrace.GotConnInfo) { a.gotConn() },
+			TLSHandshakeDone: func(state tls.ConnectionState, err error) {
+				switch state.NegotiatedProtocol {
+				case "", "http/1.1", "h2":
+				default:
+					// One of the user's own (http.Transport.TLSNextProto), which tells no GotConn.
+					if err == nil {
+						a.gotConn()
+					}
+				}
+			},
 		})
 	}
 	a.request = *req.WithContext(a) // inlined, so that the copy is made in place
 	return a
 }
+
+func (a *attempt) gotConn() {
+	if a.proof.Or(sawConnect)&sawConnect != 0 {
+		a.proof.Or(sawAnother)
+	}
+}
+
+// repeated reports whether something below sent the request again by itself.
+func (a *attempt) repeated() bool { return a.proof.Load()&sawAnother != 0 }
 
 func (a *attempt) connected() bool { return a.proof.Load()&sawConnect != 0 }
 func (a *attempt) dialing() bool   { return a.proof.Load()&sawDial != 0 }
@@ -160,7 +183,7 @@ func (a *attempt) resume() {
 // is used any more, and may be called again.
 func (a *attempt) release() {
 	if a != nil && a.cancel != nil {
-		a.timer.Stop()
+		a.pause()
 		a.proof.Or(released)
 		a.cancel(nil)
 	}
@@ -169,13 +192,14 @@ func (a *attempt) release() {
 // keep readies a response for the caller: the clock runs until its body is
 // closed or read to the end.
 func (a *attempt) keep(resp *http.Response) {
-	switch {
-	case resp.StatusCode == http.StatusSwitchingProtocols:
+	if resp.StatusCode == http.StatusSwitchingProtocols {
 		// The connection is the caller's now. Cancelling the context could end it.
 		a.pause()
-		if conn, ok := resp.Body.(io.ReadWriteCloser); ok && a.cancel != nil {
-			resp.Body = &switchedBody{conn, a}
-		}
+	}
+	conn, writable := resp.Body.(io.ReadWriteCloser)
+	switch {
+	case resp.StatusCode == http.StatusSwitchingProtocols && writable:
+		resp.Body = &switchedBody{conn, a}
 	case resp.Body == http.NoBody:
 		a.release()
 	default:

@@ -15,16 +15,24 @@ const (
 	drainTime = 250 * time.Millisecond
 )
 
-// discard drains and closes the body of a response that nobody wants. The attempt
-// it belongs to, if any, is over then.
-func discard(a *attempt, body io.ReadCloser) {
+// discard drains and closes the body of a response that nobody wants, within d. The
+// attempt it belongs to is over then.
+func discard(a *attempt, body io.ReadCloser, d time.Duration) {
 	defer a.release()
 	if body == http.NoBody {
 		return
 	}
-	ahead := readAhead(body, maxDrain, drainTime)
-	if !ahead.finished() {
-		a.release() // a stalled read ends by its context before the body is closed
+	ahead := readAhead(body, maxDrain, d)
+	if !ahead.finished() && a != nil && a.cancel != nil {
+		// A stalled read ends by its context, so that no body of a layer's is closed
+		// while it is read, unless it does not heed that.
+		a.release()
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-ahead.done:
+		case <-timer.C:
+		}
 	}
 	_ = ahead.Close()
 }

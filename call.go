@@ -22,10 +22,10 @@ type call struct {
 	bodies    bodySource
 	body      io.ReadCloser // for the next attempt
 
-	number   int  // of the attempt, from 1
-	retries  int  // attempts that count against MaxAttempts, but the first
-	replayed bool // the one replay after a refused token was made
-	arrived  bool // an attempt before this one may have been performed
+	number   int     // of the attempt, from 1
+	retries  int     // attempts that count against MaxAttempts, but the first
+	replayed bool    // the one replay after a refused token was made
+	earlier  Outcome // of the attempts before this one, the furthest
 
 	// Reasons to send it otherwise.
 	detour     bool // over another transport: errHTTP2
@@ -81,9 +81,14 @@ func (c *call) run() (*http.Response, error) {
 			return c.finish(&r)
 		}
 		decided := time.Now()
-		c.arrived = c.arrived || !c.detour && (r.outcome == Ambiguous || r.outcome == Answered)
+		if !c.detour {
+			c.earlier = c.overall(r.outcome)
+			if c.earlier == Answered {
+				c.earlier = Ambiguous // of a 5xx nobody knows what it did
+			}
+		}
 		if r.resp != nil {
-			discard(r.attempt, r.resp.Body)
+			discard(r.attempt, r.resp.Body, c.drainTime())
 		} else {
 			r.attempt.release()
 		}
@@ -94,10 +99,24 @@ func (c *call) run() (*http.Response, error) {
 	}
 }
 
+// drainTime is how long to wait for the rest of a response that nobody wants: not
+// for so long that there is no time left for another.
+func (c *call) drainTime() time.Duration {
+	if deadline, ok := c.ctx.Deadline(); ok {
+		return min(drainTime, time.Until(deadline)/2)
+	}
+	return drainTime
+}
+
 // try makes one attempt.
 func (c *call) try() (r result) {
 	a := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
 	a.request.Body, c.body = c.body, nil
+	if body := a.request.Body; c.bodies.once != nil && a.cancel != nil {
+		// net/http waits for a Read of the body, whatever the context says. Whatever the
+		// body is that exists once (a pipe, a file, a connection), Close ends its Read.
+		context.AfterFunc(a, func() { _ = body.Close() })
+	}
 	a.apart = a.mutates || c.apart
 	a.login = c.t.login
 	if c.unexpected {
@@ -105,7 +124,7 @@ func (c *call) try() (r result) {
 		a.request.Header.Del("Expect")
 	}
 	if c.operation == MutatingOperation {
-		// net/http repeats by itself what has no body or can make it anew.
+		// As in masked, and here, where it takes no copy of the request.
 		a.request.GetBody = nil
 		if !hasBody(&a.request) {
 			a.request.Body = emptyBody{}
@@ -155,6 +174,10 @@ func (c *call) judge(a *attempt, resp *http.Response, err error) result {
 			if r.refusal = a.refusal(); r.refusal != nil {
 				r.outcome = Rejected
 			}
+		}
+		if a.mutates && a.repeated() {
+			// This answer is to the last of several, and says nothing of the others.
+			r.outcome, r.refusal = Answered, nil
 		}
 		c.noteRetryAfter(&r)
 		return r

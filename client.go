@@ -53,7 +53,13 @@ func (c *Client) Stats() Stats {
 // Close ends a login that is under way, waits for it, and wipes the token; from
 // then on requests fail with an error that Is [ErrClosed]. Idle connections are
 // closed if the client made them, not those of Config.HTTPClient.
-func (c *Client) Close() error { return c.Tokens.Close() }
+func (c *Client) Close() error {
+	err := c.Tokens.Close()
+	if c.Tokens.owned != nil {
+		c.retry.CloseIdleConnections()
+	}
+	return err
+}
 
 // lowerLayers is what sends requests and logins: the user's transport, or pooled
 // connections of our own, which are then returned as owned as well.

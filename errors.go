@@ -198,8 +198,9 @@ func (s *sequence) Error() string   { return causeText(s.first) + s.joint + caus
 func (s *sequence) Unwrap() []error { return []error{s.first, s.second} }
 
 // causeText is the part of a foreign error's text that cannot hold a secret.
-// net/http quotes what a server sent and what a URL holds, with one exception
-// (textproto.ProtocolError), so the text ends where a quotation or query begins.
+// net/http quotes what a server sent and what a URL holds, so the text ends where a
+// quotation or query begins. The exceptions are textproto.ProtocolError, and what a
+// proxy says when it refuses a CONNECT.
 func causeText(err error) string {
 	if e, ok := err.(*Error); ok {
 		return e.text()

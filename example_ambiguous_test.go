@@ -28,18 +28,28 @@ type issuer struct {
 	base   string
 }
 
-// issue issues the asset once. When the outcome of that is unknown it looks, and
-// issues again only what is not there.
+// issue issues the asset once. When the outcome of that is unknown it looks whether
+// the asset is there, for as long as the server may still be at it, and issues it
+// again only if it is not. An error that Is ErrAmbiguous says that even reading has
+// not told: then a person has to look before anybody issues it again.
 func (i issuer) issue(ctx context.Context, a asset) (asset, error) {
 	for {
 		issued, err := i.post(ctx, a)
 		if !errors.Is(err, ampauth.ErrAmbiguous) {
 			return issued, err // what happened is known
 		}
-		// The server may still be at it: look for as long as that can take.
-		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Second) {
-			if found, ok, err := i.find(ctx, a.Ticker); ok || err != nil {
-				return found, err
+		for range 12 {
+			found, ok, readErr := i.find(ctx, a.Ticker)
+			if ok {
+				return found, nil
+			}
+			if readErr != nil {
+				return asset{}, fmt.Errorf("%w; then reading failed: %v", err, readErr)
+			}
+			select {
+			case <-time.After(5 * time.Second):
+			case <-ctx.Done():
+				return asset{}, err
 			}
 		}
 	}
@@ -82,6 +92,9 @@ func (i issuer) find(ctx context.Context, ticker string) (found asset, ok bool, 
 		return asset{}, false, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return asset{}, false, errors.New(resp.Status)
+	}
 	var assets []asset
 	if err := json.NewDecoder(resp.Body).Decode(&assets); err != nil {
 		return asset{}, false, err

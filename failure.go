@@ -27,8 +27,8 @@ func (c *call) left(last *result, ctxErr error) *Error {
 // overall is the outcome of the call when that of its last attempt is o: what an
 // earlier one may have done is not undone by one that was not sent.
 func (c *call) overall(o Outcome) Outcome {
-	if c.arrived && o != Answered {
-		return Ambiguous
+	if o == NotSent || c.earlier == Ambiguous && o != Answered {
+		return c.earlier
 	}
 	return o
 }
@@ -43,7 +43,7 @@ func (c *call) heldBack(last *result, d time.Duration) *Error {
 
 // failure makes an *Error of the error of the last attempt.
 func (c *call) failure(r *result) error {
-	if !c.arrived {
+	if c.earlier == NotSent {
 		if r.attempt.gotNoToken() {
 			return r.err
 		}

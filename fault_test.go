@@ -228,8 +228,10 @@ func TestAnySingleFaultEndsAsItMust(t *testing.T) {
 	for _, test := range tests {
 		running.Go(func() error {
 			for _, timeout := range test.fault.times() {
-				if test.wrong = testSingleFault(t, test.world, test.call, test.fault, timeout); test.wrong == nil {
-					break
+				broken, other := testSingleFault(t, test.world, test.call, test.fault, timeout)
+				test.wrong = append(broken, other...)
+				if broken != nil || other == nil {
+					break // a broken promise is not forgiven
 				}
 			}
 			return nil
@@ -245,9 +247,9 @@ func TestAnySingleFaultEndsAsItMust(t *testing.T) {
 	}
 }
 
-// testSingleFault returns what is wrong with how the call ended. The time is that
-// of an attempt.
-func testSingleFault(t *testing.T, world string, call wireCall, f *wireFault, timeout time.Duration) (wrong []string) {
+// testSingleFault returns which promises were broken, and what else is wrong with
+// how the call ended. The time is that of an attempt.
+func testSingleFault(t *testing.T, world string, call wireCall, f *wireFault, timeout time.Duration) (broken, wrong []string) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	var records ampLog
 	good := wireCall{wireKind: wireKind{method: "GET", path: "/info"}}
@@ -269,7 +271,7 @@ func testSingleFault(t *testing.T, world string, call wireCall, f *wireFault, ti
 	arrived(w.server.Log(), log)
 	entries := log[call.number]
 	if verdict := end.verdict(entries); verdict != "" {
-		say("%s", verdict)
+		broken = append(broken, verdict)
 	}
 	got := wireWant{status: end.status, broken: end.status != 0 && end.err != nil, requests: len(entries), effects: effectsOf(entries)}
 	if ours, ok := errors.AsType[*ampauth.Error](end.err); ok && end.status == 0 {
@@ -286,10 +288,13 @@ func testSingleFault(t *testing.T, world string, call wireCall, f *wireFault, ti
 		say("it ended in %+v, want %+v", got, want)
 	}
 	if told := tells(records.String()); told != "" {
-		say("the log tells %s", told)
+		broken = append(broken, "the log tells "+told)
 	}
-	if wrong != nil {
-		say("it ended in %v; the server's log has %v", end.err, entries)
+	ended := fmt.Sprintf("it ended in %v; the server's log has %v", end.err, entries)
+	if broken != nil {
+		broken = append(broken, ended)
+	} else if wrong != nil {
+		wrong = append(wrong, ended)
 	}
-	return wrong
+	return broken, wrong
 }

@@ -93,7 +93,7 @@ func (m *TokenManager) exchange(req *http.Request, err, refused error) (Secret, 
 	}
 	defer resp.Body.Close()
 	if e := statusError(resp, refused); e != nil {
-		discard(nil, resp.Body)
+		discard(nil, resp.Body, drainTime)
 		return Secret{}, e
 	}
 	return readToken(resp)

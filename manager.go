@@ -348,7 +348,7 @@ func (m *TokenManager) Close() error {
 		value.Destroy()
 	}
 	if m.owned != nil {
-		m.owned.CloseIdleConnections()
+		m.wire.CloseIdleConnections()
 	}
 	return nil
 }

@@ -98,10 +98,7 @@ func neverConnected(err error) bool {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true
-	}
-	return untrusted(err)
+	return untrusted(err) // not tls.RecordHeaderError, which can come at any time
 }
 
 // untrusted reports whether the server's certificate was not accepted, which no

@@ -9,13 +9,18 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/hostile"
+	"github.com/ampauth/ampauth/internal/memnet"
 )
 
 // A stubOutcome is a way for every attempt to end, and what follows from it for
@@ -72,9 +77,9 @@ func TestOutcomeAndOperationDecideWhatIsSentAgain(t *testing.T) {
 		// Proof that nothing left.
 		failed("dial error", stubRefuse(), ampauth.NotSent, again, again, errStubDial),
 		failed("no such host", stubFail(noName), ampauth.NotSent, again, again, noName),
-		failed("not a TLS server", stubFail(noTLS), ampauth.NotSent, again, again, nil),
 		failed("proxy not reached", stubFail(&net.OpError{Op: "proxyconnect", Err: io.EOF}), ampauth.NotSent, again, again, io.EOF),
 		failed("certificate not trusted", stubFail(certificate), ampauth.NotSent, once, once, nil),
+		failed("no TLS, first or later", stubFail(noTLS), ampauth.Ambiguous, again, once, nil),
 		failed("refused stream", stubBreak(stubStreamError{StreamID: 1, Code: 7}), ampauth.Refused, again, again, nil),
 		// No proof.
 		failed("reset after the connection was had", stubBreak(errStubReset), ampauth.Ambiguous, again, once, errStubReset),
@@ -185,9 +190,7 @@ func TestUntypedFailureBeforeAConnectionIsNotSent(t *testing.T) {
 	})
 }
 
-// The caller's own trace must go on to work when ours is added.
-// After a 421 the request goes over a connection of its own, which is not traced
-// unless it is a mutation. That is no proof that there was none.
+// After a 421 the request goes over a connection of its own.
 func TestMisdirectedRequestThatThenBreaksMayHaveBeenSent(t *testing.T) {
 	s := hostile.New(hostile.HTTP1, hostile.Sequence(hostile.Step{Status: 421}, hostile.Step{Perform: true, Do: hostile.Reset}))
 	defer s.Close()
@@ -210,7 +213,7 @@ func TestAttemptThatWasNotSentDoesNotUndoAnEarlierOne(t *testing.T) {
 		"500, then refused dials":       {[]stubStep{stubAnswer(500), stubRefuse()}, ampauth.Ambiguous},
 		"broken, then a refused stream": {[]stubStep{stubBreak(errStubReset), stubFail(stubStreamError{Code: 7})}, ampauth.Ambiguous},
 		"broken, then no token":         {[]stubStep{stubBreak(errStubReset), noToken}, ampauth.Ambiguous},
-		"429, then refused dials":       {[]stubStep{stubAnswer(429), stubRefuse()}, ampauth.NotSent},
+		"429, then refused dials":       {[]stubStep{stubAnswer(429), stubRefuse()}, ampauth.Rejected},
 		"refused dials":                 {[]stubStep{stubRefuse()}, ampauth.NotSent},
 		"no token":                      {[]stubStep{noToken}, ampauth.NotSent},
 	} {
@@ -228,6 +231,156 @@ func TestAttemptThatWasNotSentDoesNotUndoAnEarlierOne(t *testing.T) {
 	}
 }
 
+// net/http sends a PUT with an Idempotency-Key once more by itself. When that does
+// not even get a connection, the first has been sent all the same.
+func TestIdempotentRequestThatNetHTTPRepeatsIsNotSaidToBeUnsent(t *testing.T) {
+	s := hostile.New(hostile.HTTP1, hostile.ByID(map[string][]hostile.Step{"put": {{Perform: true, Do: hostile.Reset}}}))
+	defer s.Close()
+	base := stubPooled(t)
+	base.DialContext = s.DialContext
+	rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}
+	primed(t, rt, s.URL())
+	s.RefuseDials(10)
+	req := stubRequestTo(t.Context(), s.URL(), ampauth.IdempotentOperation, []byte("x"))
+	req.Header.Set("Idempotency-Key", "k")
+	req.Header.Set("X-Operation-Id", "put")
+	_, err := rt.RoundTrip(req)
+	if e := stubError(t, err); e.Outcome != ampauth.Ambiguous || s.Effects("put") != 1 {
+		t.Errorf("got %v (%v) after %d effects, want Ambiguous after one", err, e.Outcome, s.Effects("put"))
+	}
+}
+
+// A server that ends TLS after it has performed the request: the error is the one of
+// a handshake with what is no TLS server.
+func TestMutationWhoseConnectionTurnsToPlainTextIsPerformedOnce(t *testing.T) {
+	var performed atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		performed.Add(1)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn.(*tls.Conn).NetConn(), "HTTP/1.1 408 Request Timeout\r\n\r\n")
+		_ = conn.(*tls.Conn).NetConn().Close()
+	}))
+	server.Config.ErrorLog = stubQuiet()
+	server.StartTLS()
+	defer server.Close()
+	base := server.Client().Transport.(*http.Transport)
+	for name, rt := range map[string]http.RoundTripper{
+		"known base": base,
+		"layer that drops the context": stubLayer(func(req *http.Request) (*http.Response, error) {
+			return base.RoundTrip(req.WithContext(context.Background()))
+		}),
+	} {
+		for _, op := range []ampauth.Operation{ampauth.MutatingOperation, ampauth.IdempotentOperation} {
+			performed.Store(0)
+			_, err := (&ampauth.RetryTransport{Base: rt, Retry: stubQuick}).RoundTrip(stubRequestTo(t.Context(), server.URL, op, []byte("x")))
+			if e := stubError(t, err); e.Outcome != ampauth.Ambiguous || op == ampauth.MutatingOperation && performed.Load() != 1 {
+				t.Errorf("%s, %v: got %v (%v) after %d effects, want Ambiguous", name, op, err, e.Outcome, performed.Load())
+			}
+		}
+	}
+}
+
+// A layer that tries again by itself spoils what its last answer proves.
+func TestAnswerToALayersOwnRepeatIsNoProof(t *testing.T) {
+	for _, status := range []int{401, 421, 425, 429} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			s := hostile.New(hostile.HTTP1, hostile.Sequence(hostile.Step{Perform: true, Do: hostile.Reset}, hostile.Step{Status: status}, hostile.Step{Perform: true}))
+			defer s.Close()
+			base := stubPooled(t)
+			auth := &ampauth.AuthTransport{Source: new(stubRenewing), Origin: s.URL(), Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+				again := req.Clone(req.Context())
+				again.Body = io.NopCloser(strings.NewReader("x"))
+				if resp, err := base.RoundTrip(req); err == nil {
+					return resp, nil
+				}
+				return base.RoundTrip(again)
+			})}
+			got := stubStatus(t, &ampauth.RetryTransport{Base: auth, Retry: stubQuick}, stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, []byte("x")))
+			if got != status || s.Requests() != 2 {
+				t.Errorf("status %d after %d requests, want the %d after the layer's own two", got, s.Requests(), status)
+			}
+		})
+	}
+}
+
+// A layer that gives up on a call and leaves it running.
+func TestMutationThatALayerLeavesBehindIsPerformedOnce(t *testing.T) {
+	for _, timeout := range []time.Duration{0, -1} {
+		performed := 0
+		stubBubble(t, func(http.ResponseWriter, *http.Request) { performed++ }, func(t *testing.T, url string, l *memnet.Listener, base *http.Transport) {
+			dial := base.DialContext
+			base.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				time.Sleep(60 * time.Millisecond)
+				return dial(ctx, network, address)
+			}
+			var left sync.WaitGroup
+			impatient := stubLayer(func(req *http.Request) (*http.Response, error) {
+				type end struct {
+					resp *http.Response
+					err  error
+				}
+				ended := make(chan end, 1)
+				left.Go(func() {
+					resp, err := base.RoundTrip(req)
+					ended <- end{resp, err}
+				})
+				select {
+				case e := <-ended:
+					return e.resp, e.err
+				case <-time.After(50 * time.Millisecond):
+					return nil, errors.New("too slow for this layer")
+				}
+			})
+			status := stubStatus(t, &ampauth.RetryTransport{Base: impatient, Retry: ampauth.RetryConfig{MutationTimeout: timeout}}, stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x")))
+			left.Wait()
+			if status != 200 || performed != 1 {
+				t.Errorf("timeout %v: status %d after %d effects, want 200 after one", timeout, status, performed)
+			}
+		})
+	}
+}
+
+// A protocol of the user's own takes the connection over and tells nothing of it.
+func TestMutationOverAProtocolOfTheUsersIsPerformedOnce(t *testing.T) {
+	performed := 0
+	server := httptest.NewUnstartedServer(nil)
+	server.TLS = &tls.Config{NextProtos: []string{"x-amp"}}
+	server.Config.ErrorLog = stubQuiet()
+	server.StartTLS()
+	defer server.Close()
+	base := server.Client().Transport.(*http.Transport)
+	base.TLSClientConfig.NextProtos = []string{"x-amp"}
+	base.ForceAttemptHTTP2 = false
+	base.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{
+		"x-amp": func(_ string, conn *tls.Conn) http.RoundTripper {
+			return stubLayer(func(req *http.Request) (*http.Response, error) {
+				performed++
+				_ = conn.Close()
+				return nil, io.ErrUnexpectedEOF
+			})
+		},
+	}
+	_, err := (&ampauth.RetryTransport{Base: stubHeaderLayer(base), Retry: stubQuick}).RoundTrip(stubRequestTo(t.Context(), server.URL, ampauth.MutatingOperation, []byte("x")))
+	if e := stubError(t, err); e.Outcome != ampauth.Ambiguous || performed != 1 {
+		t.Errorf("got %v (%v) after %d effects, want Ambiguous after one", err, e.Outcome, performed)
+	}
+}
+
+// What fails before a connection is even asked for was not sent.
+func TestMutationWhoseProxyCannotBeChosenIsNotSent(t *testing.T) {
+	base := stubPooled(t)
+	base.Proxy = func(*http.Request) (*url.URL, error) { return nil, errors.New("no proxy today") }
+	_, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x")))
+	if e := stubError(t, err); e.Outcome != ampauth.NotSent || e.Attempts != 3 {
+		t.Errorf("got %v (%v), want NotSent after three attempts", err, e.Outcome)
+	}
+}
+
+// The caller's own trace must go on to work when ours is added.
 func TestCallersTraceIsKept(t *testing.T) {
 	var got int
 	ctx := stubTraced(t.Context(), &got)

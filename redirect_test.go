@@ -142,6 +142,32 @@ func TestEmptyMethodIsGet(t *testing.T) {
 	}
 }
 
+// Four of AMP's mutations are GETs: the success of what a redirect leads to is not
+// theirs. A final slash that Django adds is the same mutation.
+func TestRedirectOfAMutationByGetLeadsToNothingElse(t *testing.T) {
+	at := func(path string) *http.Request {
+		req, err := http.NewRequest("GET", "https://amp.test/api"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return req
+	}
+	for _, test := range []struct {
+		from, to string
+		want     error
+	}{
+		{"/assets/6f0e/distributions/create/", "/assets", http.ErrUseLastResponse},
+		{"/assets/6f0e/register", "/assets/6f0e", http.ErrUseLastResponse},
+		{"/assets/6f0e/register", "/assets/6f0e/register/", nil},
+		{"/assets/6f0e", "/assets/6f0e/", nil},
+		{"/assets", "/info", nil},
+	} {
+		if got := ampauth.CheckRedirect(at(test.to), []*http.Request{at(test.from)}); got != test.want {
+			t.Errorf("from %s to %s: got %v, want %v", test.from, test.to, got, test.want)
+		}
+	}
+}
+
 // http.Client follows a 307 and 308 with the method and body kept; to the layers
 // below that is another request, whose body is made anew.
 func TestMutationFollowsARedirectThatKeepsItsMethod(t *testing.T) {

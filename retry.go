@@ -30,11 +30,15 @@ import (
 // The zero value works. A RetryTransport starts no goroutine that outlives a call
 // and its response's body, is safe for concurrent use, and must not be changed or
 // copied once used.
-// Of two that are stacked, the inner one steps aside.
+// Of two that are stacked, the inner one steps aside. The layers in between must
+// leave method, scheme, host and path alone: to a layer below, another request is
+// one of its own, to be tried and renewed by itself.
 type RetryTransport struct {
 	// Base makes the attempts. If nil, http.DefaultTransport. Where it, or the Base
 	// of an AuthTransport right below, is an *http.Transport, mutations leave over
-	// a clone of it that uses a fresh HTTP/1.1 connection for each.
+	// a clone of it that uses a fresh HTTP/1.1 connection for each. (The clone counts
+	// MaxConnsPerHost anew, and net/http does not let it have what RegisterProtocol
+	// put in the place of http and https: wrap such a transport.)
 	Base http.RoundTripper
 
 	// Retry shapes the attempts. Zero fields take the defaults.
@@ -66,7 +70,7 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a := attemptOf(req); a != nil {
 		return t.split.roundTrip(t.base(), req, a) // a RetryTransport above is at work
 	}
-	c := call{t: t, req: req, ctx: ctx, bodies: newBodySource(req)}
+	c := call{t: t, req: req, ctx: ctx, bodies: newBodySource(req), earlier: NotSent}
 	if err := c.prepare(); err != nil {
 		c.bodies.unused()
 		return nil, err
@@ -75,8 +79,11 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return c.run()
 }
 
-// CloseIdleConnections forwards to the base.
-func (t *RetryTransport) CloseIdleConnections() { closeIdleConnections(t.base()) }
+// CloseIdleConnections forwards to the base, and its clone for mutations.
+func (t *RetryTransport) CloseIdleConnections() {
+	closeIdleConnections(t.base())
+	t.split.closeIdle()
+}
 
 func (t *RetryTransport) base() http.RoundTripper { return baseOrDefault(t.Base) }
 

@@ -29,9 +29,10 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 		return zero, err
 	}
 	cfg = cfg.resolved()
+	var last error
 	for n := 1; ; n++ {
 		if err := ctx.Err(); err != nil {
-			return zero, &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: n - 1, Err: err}
+			return zero, leftAfter(n-1, err, last)
 		}
 		value, err := once(ctx, cfg.Timeout, op)
 		if err == nil {
@@ -52,9 +53,24 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 			return zero, afterAttempts(n, err)
 		}
 		if ctxErr := sleep(ctx, wait); ctxErr != nil {
-			return zero, &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: n, Err: beforeThat(ctxErr, clean(err))}
+			return zero, leftAfter(n, ctxErr, err)
 		}
+		last = err
 	}
+}
+
+// leftAfter is the error of a caller that left after n attempts, of which the last
+// ended in err.
+func leftAfter(n int, ctxErr, err error) error {
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: n, Err: ctxErr}
+	if n > 0 {
+		last, ok := errors.AsType[*Error](err)
+		if e.Outcome = Ambiguous; ok {
+			e.Outcome, e.StatusCode, e.RetryAfter = last.Outcome, last.StatusCode, last.RetryAfter
+		}
+		e.Err = beforeThat(ctxErr, clean(err))
+	}
+	return e
 }
 
 // once makes one attempt within its time.

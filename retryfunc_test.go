@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -304,6 +305,37 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestRetryTellsACallerWhoLeftHowFarItGot(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want ampauth.Outcome
+	}{
+		{&ampauth.Error{Op: "request", Kind: ampauth.ErrTimeout}, ampauth.Ambiguous},
+		{&ampauth.Error{Op: "request", Kind: ampauth.ErrRequestFailed, Outcome: ampauth.NotSent}, ampauth.NotSent},
+		{os.ErrDeadlineExceeded, ampauth.Ambiguous}, // a net.Error, of which nothing is known
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			_, err := ampauth.Retry(ctx, ampauth.RetryConfig{}, func(context.Context) (int, error) {
+				cancel()
+				return 0, test.err
+			})
+			if errors.Is(err, context.Canceled) {
+				t.Fatal("it left before the wait") // the first error is returned then
+			}
+			ctx, cancel = context.WithCancel(t.Context())
+			defer cancel()
+			_, err = ampauth.Retry(ctx, ampauth.RetryConfig{BaseDelay: time.Hour, MaxDelay: time.Hour}, func(context.Context) (int, error) {
+				time.AfterFunc(1, cancel)
+				return 0, test.err
+			})
+			if e := stubError(t, err); e.Outcome != test.want || !errors.Is(err, context.Canceled) {
+				t.Errorf("after %v: got %v (%v), want %v", test.err, err, e.Outcome, test.want)
+			}
+		})
+	}
 }
 
 func TestRetryWithAFaultyConfigurationDoesNothing(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // A split sends mutations over connections of their own, HTTP/1.1 and not kept
@@ -18,8 +19,8 @@ import (
 // HTTP/1.1 when that alone is offered, speaks HTTP/2 only.
 type split struct {
 	once  sync.Once
-	fresh []*http.Transport // to be tried in this order; none if base does not speak HTTP/1.1
-	tried sync.Map          // host to the number of fresh ones that it does not speak with
+	fresh atomic.Pointer[[]*http.Transport] // to be tried in this order; none if base does not speak HTTP/1.1
+	tried sync.Map                          // host to the number of fresh ones that it does not speak with
 }
 
 // errHTTP2 says that the host chose HTTP/2, or speaks nothing else: the request
@@ -37,10 +38,11 @@ func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt)
 	if !ok || a == nil || !a.apart || req.URL == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
 		return base.RoundTrip(req)
 	}
-	s.once.Do(func() { s.fresh = freshConnections(pooled) })
+	s.once.Do(func() { s.fresh.Store(new(freshConnections(pooled))) })
+	fresh := *s.fresh.Load()
 	tried, known := s.tried.Load(req.URL.Host)
 	way, _ := tried.(int)
-	if way >= len(s.fresh) {
+	if way >= len(fresh) {
 		return base.RoundTrip(req) // the masked request
 	}
 	if req.Body == (emptyBody{}) {
@@ -51,7 +53,10 @@ func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt)
 		// From here on the trace cannot get lost, so that no connection is a proof.
 		a.proof.Or(sawDial)
 	}
-	resp, err := s.fresh[way].RoundTrip(req)
+	resp, err := fresh[way].RoundTrip(req)
+	if err != nil && a.Err() != nil {
+		fresh[way].CloseIdleConnections() // ends a dial that goes on though nobody waits for it
+	}
 	if err != nil && !a.connected() && (errors.Is(err, errHTTP2) || noCommonProtocol(err)) {
 		if !known {
 			s.tried.LoadOrStore(req.URL.Host, way+1)
@@ -61,6 +66,16 @@ func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt)
 		err = errHTTP2
 	}
 	return resp, err
+}
+
+// closeIdle ends the dials that nobody waits for any more; fresh connections are
+// never idle.
+func (s *split) closeIdle() {
+	if fresh := s.fresh.Load(); fresh != nil {
+		for _, t := range *fresh {
+			t.CloseIdleConnections()
+		}
+	}
 }
 
 // masked returns req in the form that net/http does not repeat by itself: with a

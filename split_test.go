@@ -452,6 +452,49 @@ func TestMutationWhoseDialIsRefusedTwiceIsPerformedOnce(t *testing.T) {
 	}
 }
 
+// A dial that nobody waits for any more must not stay behind, with its connection.
+func TestDialsThatWereLeftEnd(t *testing.T) {
+	s := hostile.New(hostile.HTTP1TLS, hostile.Script{}.OnConns(hostile.StallInHandshake))
+	defer s.Close()
+	var open atomic.Int32
+	base := stubPooled(t)
+	base.TLSClientConfig = s.TLSConfig()
+	base.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		open.Add(1)
+		return &closeNoted{Conn: conn, closed: func() { open.Add(-1) }}, nil
+	}
+	config := stubQuick
+	config.MutationTimeout = 30 * time.Millisecond
+	rt := &ampauth.RetryTransport{Base: base, Retry: config}
+	for range 3 {
+		_, err := rt.RoundTrip(stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, []byte("x")))
+		if e := stubError(t, err); e.Outcome != ampauth.NotSent {
+			t.Fatal(err)
+		}
+	}
+	rt.CloseIdleConnections()
+	for deadline := time.Now().Add(20 * time.Second); open.Load() > 0; time.Sleep(time.Millisecond) { // real sockets
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections stay behind", open.Load())
+		}
+	}
+}
+
+type closeNoted struct {
+	net.Conn
+	once   sync.Once
+	closed func()
+}
+
+func (c *closeNoted) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
+}
+
 func TestUntrustedCertificateIsNotDialedAgain(t *testing.T) {
 	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
 		t.Run(op.String(), func(t *testing.T) {

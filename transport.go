@@ -107,8 +107,11 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections forwards to the base.
-func (t *AuthTransport) CloseIdleConnections() { closeIdleConnections(baseOrDefault(t.Base)) }
+// CloseIdleConnections forwards to the base, and its clone for mutations.
+func (t *AuthTransport) CloseIdleConnections() {
+	closeIdleConnections(baseOrDefault(t.Base))
+	t.split.closeIdle()
+}
 
 func (t *AuthTransport) resolve() {
 	manager, managed := t.Source.(*TokenManager)
