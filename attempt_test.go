@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -533,6 +534,185 @@ func TestResponseOverALongBodyIsReadWhole(t *testing.T) {
 		}
 		if l.Dials() != 1 {
 			t.Errorf("%d connections, want 1", l.Dials())
+		}
+	})
+}
+
+func TestMutationOfALayerBelowIsMaskedWhereverItGoes(t *testing.T) {
+	for name, change := range map[string]func(*http.Request){
+		"same URL":     func(*http.Request) {},
+		"copy of URL":  func(r *http.Request) { u := *r.URL; r.URL = &u },
+		"other path":   func(r *http.Request) { u := *r.URL; u.Path = "/api/assets/issue"; r.URL = &u },
+		"other host":   func(r *http.Request) { u := *r.URL; u.Host = "other.test"; r.URL = &u },
+		"other scheme": func(r *http.Request) { u := *r.URL; u.Scheme = "http"; r.URL = &u },
+	} {
+		t.Run(name, func(t *testing.T) {
+			masked := false
+			inner := &ampauth.RetryTransport{
+				Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					masked = req.GetBody == nil && req.Body != nil
+					return answer(200, "", ""), nil
+				}),
+				Classify: func(*http.Request) ampauth.Operation { return ampauth.MutatingOperation },
+			}
+			method := "GET" // the other's
+			if name == "same URL" || name == "copy of URL" {
+				method = "POST"
+			}
+			outer := &ampauth.RetryTransport{
+				Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					post := req.WithContext(req.Context())
+					post.Method, post.Body = "POST", io.NopCloser(strings.NewReader("{}"))
+					post.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("{}")), nil }
+					if method == "GET" {
+						post.Method = req.Method
+					}
+					change(post)
+					return inner.RoundTrip(post)
+				}),
+				Classify: func(*http.Request) ampauth.Operation { return ampauth.SafeOperation },
+			}
+			req, _ := http.NewRequest("GET", "https://amp.test/api/assets", nil)
+			if _, err := outer.RoundTrip(req); err != nil {
+				t.Fatal(err)
+			}
+			if !masked {
+				t.Error("the layer's mutation went out as net/http may repeat it")
+			}
+		})
+	}
+}
+
+func TestWithoutRetryIsNotForWhatTheSourceSends(t *testing.T) {
+	vault := stubScript(stubAnswer(503), stubAnswer(200))
+	source := sourceFunc(func(ctx context.Context) (ampauth.Token, error) {
+		req, _ := http.NewRequestWithContext(ctx, "GET", "https://vault.test/", nil)
+		rt := &ampauth.RetryTransport{Base: vault, Classify: ampauth.ClassifyHTTP, Retry: stubQuick}
+		if status := stubStatus(t, rt, req); status != 200 {
+			return ampauth.Token{}, io.EOF
+		}
+		return oneToken("t")
+	})
+	rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: stubScript(stubAnswer(200)), Source: source, Origin: "https://api.test"}}
+	status := stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(t.Context()), ampauth.MutatingOperation, nil))
+	if status != 200 || vault.attempts() != 2 {
+		t.Errorf("status %d after %d requests of the source, want 200 after 2", status, vault.attempts())
+	}
+}
+
+func TestWantOfATokenForALayersRepeatDoesNotUndoTheFirst(t *testing.T) {
+	tokens := 0
+	source := sourceFunc(func(context.Context) (ampauth.Token, error) {
+		if tokens++; tokens > 1 {
+			return ampauth.Token{}, io.EOF
+		}
+		return oneToken("t")
+	})
+	auth := &ampauth.AuthTransport{Base: stubScript(stubBreak(errStubReset)), Source: source, Origin: "https://api.test"}
+	repeats := stubLayer(func(req *http.Request) (*http.Response, error) {
+		if resp, err := auth.RoundTrip(req); err == nil {
+			return resp, nil
+		}
+		return auth.RoundTrip(req)
+	})
+	_, err := (&ampauth.RetryTransport{Base: repeats, Retry: stubQuick}).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, nil))
+	if e := stubError(t, err); e.Outcome != ampauth.Ambiguous || !errors.Is(err, ampauth.ErrAmbiguous) || tokens != 2 {
+		t.Errorf("got %v (%v) after %d tokens, want it ambiguous after 2", err, e.Outcome, tokens)
+	}
+}
+
+func TestRefusalOfALayerThatHadNoTokenIsReturned(t *testing.T) {
+	auth := &ampauth.AuthTransport{Base: stubScript(stubAnswer(200)), Source: stubNoToken(io.EOF), Origin: "https://api.test"}
+	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+		if resp, err := auth.RoundTrip(req); err == nil {
+			return resp, nil
+		}
+		return stubResponse(401, "please log in"), nil
+	})
+	resp, err := (&ampauth.RetryTransport{Base: layer}).RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if err != nil || resp.StatusCode != 401 || stubText(t, resp) != "please log in" {
+		t.Errorf("got (%v, %v), want the layer's own 401", resp, err)
+	}
+}
+
+func TestClockOfAnOuterAttemptIsNotTakenForAnInnerOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := stubScript(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{}, ContentLength: -1, Body: untilDone{req.Context()}}, nil
+		})
+		inner := &ampauth.RetryTransport{Base: hangs, Retry: ampauth.RetryConfig{Timeout: time.Hour}}
+		var innerErr error
+		outer := &ampauth.RetryTransport{Retry: ampauth.RetryConfig{Timeout: time.Second, MaxAttempts: 1}, Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+			other := stubRequestTo(req.Context(), "https://other.test/", ampauth.SafeOperation, nil)
+			resp, err := inner.RoundTrip(other)
+			if err != nil {
+				return nil, err
+			}
+			_, innerErr = io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			return nil, innerErr
+		})}
+		_, err := outer.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if e := stubError(t, innerErr); e.Limit != 0 {
+			t.Errorf("the inner error is %v with the limit %v, yet its hour is not over", innerErr, e.Limit)
+		}
+		if e := stubError(t, err); e.Limit != time.Second {
+			t.Errorf("the outer error is %v with the limit %v, want a second", err, e.Limit)
+		}
+	})
+}
+
+func TestClosedSwitchedProtocolReleasesItsAttempt(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	var attempt context.Context
+	rt := &ampauth.RetryTransport{Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+		attempt = req.Context()
+		return &http.Response{StatusCode: 101, Header: http.Header{}, Body: here}, nil
+	})}
+	resp, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if attempt.Err() != nil {
+		t.Errorf("the context ended before the connection: %v", attempt.Err())
+	}
+	_ = resp.Body.Close()
+	if attempt.Err() == nil {
+		t.Error("the context of the attempt outlives its connection")
+	}
+}
+
+// closedOnceBody stalls until it is closed.
+type closedOnceBody struct {
+	stubBody
+	done chan struct{}
+	once sync.Once
+}
+
+func (b *closedOnceBody) Read([]byte) (int, error) { <-b.done; return 0, http.ErrBodyReadAfterClose }
+func (b *closedOnceBody) Close() error {
+	b.once.Do(func() { close(b.done) })
+	return b.stubBody.Close()
+}
+
+func TestBodyOverHTTP2ThatTimesOutIsClosedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body := &closedOnceBody{done: make(chan struct{})}
+		rt := &ampauth.RetryTransport{Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, ProtoMajor: 2, Header: http.Header{}, ContentLength: -1, Body: body}, nil
+		})}
+		resp, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, []byte("x")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(resp.Body); !errors.Is(err, ampauth.ErrTimeout) {
+			t.Errorf("reading ends in %v, want a timeout", err)
+		}
+		_ = resp.Body.Close()
+		synctest.Wait()
+		if n := body.closed.Load(); n != 1 {
+			t.Errorf("the body was closed %d times, want once", n)
 		}
 	})
 }

@@ -807,3 +807,106 @@ func TestBodyThatWasNotAskedForIsSentAgain(t *testing.T) {
 		}
 	})
 }
+
+// lockedBody is a body whose Close waits for its Read, which ends by its context.
+type lockedBody struct {
+	mu  sync.Mutex
+	ctx context.Context
+}
+
+func (b *lockedBody) Read([]byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	<-b.ctx.Done()
+	return 0, b.ctx.Err()
+}
+
+func (b *lockedBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return nil
+}
+
+func TestStalledBodyEndsByItsContextBeforeItIsClosed(t *testing.T) {
+	for _, status := range []int{503, 401} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				base := stubScript(func(req *http.Request) (*http.Response, error) {
+					return &http.Response{StatusCode: status, Header: http.Header{}, ContentLength: -1, Body: &lockedBody{ctx: req.Context()}}, nil
+				}, stubAnswer(200))
+				rt := &ampauth.RetryTransport{
+					Base:  &ampauth.AuthTransport{Base: base, Source: tokenThatIsRenewed(), Origin: "https://api.test"},
+					Retry: ampauth.RetryConfig{Timeout: time.Hour, BaseDelay: time.Millisecond, MaxDelay: time.Millisecond},
+				}
+				start := time.Now()
+				status := stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				if took := time.Since(start); status != 200 || took > time.Second {
+					t.Errorf("status %d after %v, want 200 within a second", status, took)
+				}
+			})
+		})
+	}
+}
+
+// panicBody panics when it is read.
+type panicBody struct{ stubBody }
+
+func (b *panicBody) Read([]byte) (int, error) { panic("broken layer") }
+
+func TestBodyThatPanicsWhileItIsDrainedIsClosedAndHeard(t *testing.T) {
+	body := new(panicBody)
+	var attempt context.Context
+	rt := &ampauth.RetryTransport{Retry: stubQuick, Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+		attempt = req.Context()
+		return &http.Response{StatusCode: 503, Header: http.Header{}, ContentLength: -1, Body: body}, nil
+	})}
+	defer func() {
+		if v := recover(); v != "broken layer" {
+			t.Errorf("recovered %v, want the panic of the body", v)
+		}
+		if n := body.closed.Load(); n != 1 || attempt.Err() == nil {
+			t.Errorf("the body was closed %d times and its context says %v, want once and over", n, attempt.Err())
+		}
+	}()
+	_, _ = rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+}
+
+func TestRefusalThatBreaksIsNotTakenForWhole(t *testing.T) {
+	source := tokenThatIsRenewed()
+	source.renewed = func() (ampauth.Token, error) { return ampauth.Token{}, io.EOF }
+	base := stubScript(func(req *http.Request) (*http.Response, error) {
+		told := false // once
+		broken := io.MultiReader(strings.NewReader("first"), stubReader(func([]byte) (int, error) {
+			if told {
+				return 0, io.EOF
+			}
+			told = true
+			return 0, io.ErrUnexpectedEOF
+		}))
+		return &http.Response{StatusCode: 401, Header: http.Header{}, ContentLength: 10, Body: io.NopCloser(broken)}, nil
+	})
+	rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}}
+	resp, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if content, err := io.ReadAll(resp.Body); string(content) != "first" || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("read %q, %v; want the first part and that it broke", content, err)
+	}
+}
+
+func TestReadAfterCloseOfABodyThatExistsOnceGetsNothing(t *testing.T) {
+	body := newStubBody("payload")
+	base := stubScript(func(req *http.Request) (*http.Response, error) {
+		_ = req.Body.Close()
+		if n, err := req.Body.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("read %d bytes of a closed body, %v", n, err)
+		}
+		return nil, errStubDial
+	}, stubAnswer(200))
+	status := stubStatus(t, &ampauth.RetryTransport{Base: base, Retry: stubQuick}, stubRequest(t.Context(), ampauth.MutatingOperation, body))
+	if status != 200 || base.attempts() != 2 {
+		t.Errorf("status %d after %d attempts, want 200 after 2", status, base.attempts())
+	}
+}

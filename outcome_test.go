@@ -437,3 +437,38 @@ func TestClassificationDecides(t *testing.T) {
 		})
 	}
 }
+
+func TestCertificateThatTheUsersOwnCheckRefusesIsFinal(t *testing.T) {
+	for _, fault := range []error{
+		x509.UnknownAuthorityError{},
+		x509.HostnameError{Certificate: new(x509.Certificate), Host: "api.test"},
+		x509.CertificateInvalidError{Cert: new(x509.Certificate), Reason: x509.Expired},
+	} {
+		base := stubScript(stubFail(fault))
+		_, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x")))
+		if e := stubError(t, err); e.Outcome != ampauth.NotSent || base.attempts() != 1 {
+			t.Errorf("%T: got %v (%v) after %d attempts, want NotSent after 1", fault, err, e.Outcome, base.attempts())
+		}
+	}
+}
+
+func TestOtherAlertIsNotTakenForHTTP2(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.EnableHTTP2 = true
+	var handshakes atomic.Int32
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		handshakes.Add(1)
+		return nil, nil
+	}}
+	server.Config.ErrorLog = stubQuiet()
+	server.StartTLS()
+	defer server.Close()
+	base := server.Client().Transport.(*http.Transport)
+	base.TLSClientConfig.MaxVersion = tls.VersionTLS12
+	config := stubQuick
+	config.MaxAttempts = 1
+	_, err := (&ampauth.RetryTransport{Base: base, Retry: config}).RoundTrip(stubRequestTo(t.Context(), server.URL, ampauth.MutatingOperation, []byte("x")))
+	if e := stubError(t, err); e.Outcome != ampauth.NotSent || handshakes.Load() != 1 {
+		t.Errorf("got %v (%v) after %d handshakes, want NotSent after 1", err, e.Outcome, handshakes.Load())
+	}
+}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/hostile"
+	"golang.org/x/time/rate"
 )
 
 func TestBackoffIsExponentialWithFullJitterAndCapped(t *testing.T) {
@@ -923,4 +926,335 @@ func TestMaskOutlivesALayerThatMakesTheBodyAnew(t *testing.T) {
 	if sent.GetBody != nil || sent.Body == nil {
 		t.Error("GetBody is back: net/http may repeat the mutation")
 	}
+}
+
+func TestDetourLeavesNoDoubt(t *testing.T) {
+	url, base := stubBothProtocols(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(421) })
+	dial, dials := base.DialContext, 0
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	base.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dials++; dials > 2 { // that of the 421, and that which finds HTTP/2
+			return nil, errStubDial
+		}
+		return dial(ctx, network, address)
+	}
+	_, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
+	if e := stubError(t, err); e.Outcome == ampauth.Ambiguous || e.Attempts != 3 || dials < 4 {
+		t.Errorf("got %v (%v) after %d dials, yet nothing is in doubt", err, e.Outcome, dials)
+	}
+}
+
+func TestDrainingIsPartOfTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {"2"}}, ContentLength: -1, Body: untilDone{req.Context()}}, nil
+		}, stubAnswer(200))
+		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{BaseDelay: time.Millisecond, MaxDelay: time.Millisecond}}
+		stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if wait := base.waits()[0]; wait < 2*time.Second || wait > 2*time.Second+10*time.Millisecond {
+			t.Errorf("waited %v, want the 2 s of the Retry-After, of which the draining is a part", wait)
+		}
+	})
+}
+
+func TestReplayThatIsNotSentLeavesNoDoubt(t *testing.T) {
+	for _, op := range []ampauth.Operation{ampauth.IdempotentOperation, ampauth.MutatingOperation} {
+		base := stubScript(stubAnswer(401), stubRefuse())
+		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: tokenThatIsRenewed(), Origin: "https://api.test"}, Retry: stubQuick}
+		_, err := rt.RoundTrip(stubRequest(t.Context(), op, []byte("x")))
+		if e := stubError(t, err); e.Outcome == ampauth.Ambiguous || errors.Is(err, ampauth.ErrAmbiguous) {
+			t.Errorf("%v: got %v (%v), yet nothing is in doubt", op, err, e.Outcome)
+		}
+	}
+}
+
+func TestRefusalThatALayerMadeGoodIsNoRefusal(t *testing.T) {
+	base := stubScript(stubAnswer(401))
+	auth := &ampauth.AuthTransport{Base: base, Source: tokenThatIsRenewed(), Origin: "https://api.test"}
+	cache := stubLayer(func(req *http.Request) (*http.Response, error) {
+		resp, err := auth.RoundTrip(req)
+		if err != nil {
+			return nil, err
+		}
+		stubText(t, resp)
+		return stubResponse(200, "from the cache"), nil
+	})
+	resp, err := (&ampauth.RetryTransport{Base: cache}).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, nil))
+	if err != nil || resp.StatusCode != 200 || stubText(t, resp) != "from the cache" || base.attempts() != 1 {
+		t.Errorf("got (%v, %v) after %d attempts, want the layer's 200 after 1", resp, err, base.attempts())
+	}
+}
+
+func TestNotSentOfAnotherRequestIsNoProof(t *testing.T) {
+	base := stubScript(func(req *http.Request) (*http.Response, error) {
+		stubConnect(req, true)
+		stubUse(req)
+		// It broke; and what the layer then sends instead, has no token.
+		return nil, &ampauth.Error{Op: "obtain", Kind: ampauth.ErrObtainFailed, Outcome: ampauth.NotSent}
+	})
+	_, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, nil))
+	if e := stubError(t, err); e.Outcome != ampauth.Ambiguous || !errors.Is(err, ampauth.ErrAmbiguous) {
+		t.Errorf("got %v (%v), want it ambiguous", err, e.Outcome)
+	}
+}
+
+func TestCallerWhoLeavesAfterTheClockLearnsItOfHimself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		slow := stubLayer(func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			cancel() // while the layer is slow to end
+			return nil, context.Cause(req.Context())
+		})
+		_, err := (&ampauth.RetryTransport{Base: slow, Retry: ampauth.RetryConfig{Timeout: time.Second}}).RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+		if e := stubError(t, err); !errors.Is(err, context.Canceled) || e.Limit != 0 {
+			t.Errorf("got %v with the limit %v, want that the caller left", err, e.Limit)
+		}
+	})
+}
+
+func TestFaultsThatNoRepetitionChangesAreNotRepeated(t *testing.T) {
+	for _, kind := range []error{ampauth.ErrConfig, ampauth.ErrClosed} {
+		base := stubScript(stubFail(fmt.Errorf("a layer: %w", kind)))
+		_, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if !errors.Is(err, kind) || base.attempts() != 1 {
+			t.Errorf("got %v after %d attempts, want %v after 1", err, base.attempts(), kind)
+		}
+	}
+}
+
+func TestRepeatOfALayerThatMustGoAnotherWayIsNoProof(t *testing.T) {
+	var effects int
+	url, base := stubBothProtocols(t, func(http.ResponseWriter, *http.Request) { effects++ })
+	auth := &ampauth.AuthTransport{Base: base, Source: ampauth.StaticTokenSource(ampauth.SecretFromString("t")), Origin: url}
+	calls := 0
+	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+		calls++
+		stubConnect(req, true) // over its own connection, which broke
+		return auth.RoundTrip(req)
+	})
+	_, err := (&ampauth.RetryTransport{Base: layer, Retry: stubQuick}).RoundTrip(stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x")))
+	if !errors.Is(err, ampauth.ErrAmbiguous) || calls != 1 || effects != 0 {
+		t.Errorf("got %v after %d calls with %d effects, want it ambiguous after 1", err, calls, effects)
+	}
+}
+
+func TestCallerWhoLeavesDuringAnAnswerGetsIt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	base := stubScript(func(req *http.Request) (*http.Response, error) {
+		cancel()
+		return stubResponse(503, "sorry"), nil
+	})
+	resp, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+	if err != nil || resp.StatusCode != 503 || base.attempts() != 1 {
+		t.Fatalf("got (%v, %v) after %d attempts, want the 503", resp, err, base.attempts())
+	}
+	_ = resp.Body.Close()
+}
+
+func TestSingleAttemptIsNoExhaustion(t *testing.T) {
+	var log bytes.Buffer
+	rt := &ampauth.RetryTransport{
+		Base: stubScript(stubAnswer(503)), Retry: ampauth.RetryConfig{MaxAttempts: 1},
+		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if log.Len() > 0 {
+		t.Errorf("warned of retries that were not wanted: %s", &log)
+	}
+}
+
+func TestLimiterBeyondTheDeadlineGivesTheResponseAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		rt := &ampauth.RetryTransport{Base: stubScript(stubAnswer(503)), Limiter: rate.NewLimiter(rate.Every(time.Hour), 1)}
+		start := time.Now()
+		status := stubStatus(t, rt, stubRequest(ctx, ampauth.SafeOperation, nil))
+		if took := time.Since(start); status != 503 || took != 0 {
+			t.Errorf("status %d after %v, want the 503 at once", status, took)
+		}
+	})
+}
+
+func TestRefusedTokenIsRenewedEvenIfTheBodyCannotBeSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		renewals := 0
+		source := tokenThatIsRenewed()
+		source.renewed = func() (ampauth.Token, error) { renewals++; return oneToken("new") }
+		base := stubScript(stubAnswer(401))
+		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}}
+		status := stubStatus(t, rt, stubRequest(t.Context(), ampauth.MutatingOperation, newStubBody("x")))
+		synctest.Wait()
+		if status != 401 || base.attempts() != 1 || renewals != 1 {
+			t.Errorf("status %d after %d attempts and %d renewals, want 401 after one of each", status, base.attempts(), renewals)
+		}
+	})
+}
+
+func TestShortRefusalIsClosedBeforeTheRenewal(t *testing.T) {
+	for _, works := range []bool{true, false} {
+		refusal := newStubBody("no")
+		source := tokenThatIsRenewed()
+		source.renewed = func() (ampauth.Token, error) {
+			if n := refusal.closed.Load(); n != 1 {
+				t.Errorf("the refusal was closed %d times before the renewal, want once", n)
+			}
+			if !works {
+				return ampauth.Token{}, io.EOF
+			}
+			return oneToken("new")
+		}
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Header: http.Header{}, ContentLength: 2, Body: refusal}, nil
+		}, stubAnswer(200))
+		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}}
+		stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if n := refusal.closed.Load(); n != 1 {
+			t.Errorf("the refusal was closed %d times, want once", n)
+		}
+	}
+}
+
+func TestRenewalWithoutAnUsableTokenIsNoReplay(t *testing.T) {
+	for name, renewed := range map[string]func() (ampauth.Token, error){
+		"the same token": func() (ampauth.Token, error) { return oneToken("old") },
+		"an ended token": func() (ampauth.Token, error) {
+			token, err := oneToken("new")
+			token.ExpiresAt = time.Now().Add(-time.Hour)
+			return token, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			source := tokenThatIsRenewed()
+			source.renewed = renewed
+			base := stubScript(stubAnswer(401))
+			rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}}
+			status := stubStatus(t, rt, stubRequest(t.Context(), ampauth.MutatingOperation, nil))
+			if status != 401 || base.attempts() != 1 {
+				t.Errorf("status %d after %d attempts, want the 401 after 1", status, base.attempts())
+			}
+		})
+	}
+}
+
+func TestRefusalIsNotLostToAGateThatShutsDuringTheRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		base := stubScript(stubAnswer(401), stubAnswer(429, "Retry-After", "30"), stubAnswer(200))
+		source := tokenThatIsRenewed()
+		rt := &ampauth.RetryTransport{}
+		source.renewed = func() (ampauth.Token, error) {
+			if status := stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(context.Background()), ampauth.SafeOperation, nil)); status != 429 {
+				t.Errorf("status %d of another request, want 429", status)
+			}
+			return oneToken("new")
+		}
+		rt.Base = &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}
+		start := time.Now()
+		status := stubStatus(t, rt, stubRequest(ctx, ampauth.SafeOperation, nil))
+		if took := time.Since(start); status != 401 || took != 0 {
+			t.Errorf("status %d after %v, want the 401 at once", status, took)
+		}
+	})
+}
+
+func TestCallerWhoLeavesAfterADoubtfulAttemptIsInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		base := stubScript(stubBreak(errStubReset), func(req *http.Request) (*http.Response, error) {
+			time.AfterFunc(time.Millisecond, cancel) // in the wait that follows
+			return stubRefuse()(req)
+		})
+		_, err := (&ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{BaseDelay: time.Hour, MaxDelay: time.Hour}}).RoundTrip(stubRequest(ctx, ampauth.IdempotentOperation, []byte("x")))
+		if e := stubError(t, err); e.Outcome != ampauth.Ambiguous || !errors.Is(err, context.Canceled) || e.Attempts != 2 {
+			t.Errorf("got %v (%v), want that the caller left, in doubt", err, e.Outcome)
+		}
+	})
+}
+
+func TestDoubtfulErrorOfOursFromBelowIsAmbiguousForAMutation(t *testing.T) {
+	base := stubScript(stubBreak(&ampauth.Error{Op: "request", Kind: ampauth.ErrRequestFailed, Err: io.EOF}))
+	_, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, nil))
+	if e := stubError(t, err); !errors.Is(err, ampauth.ErrAmbiguous) || e.Attempts != 1 {
+		t.Errorf("got %v, want it ambiguous after 1 attempt", err)
+	}
+}
+
+func TestCallerWhoseTimeWasOverBeforeLearnsThatIsATimeout(t *testing.T) {
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	base := stubScript(stubAnswer(200))
+	_, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+	if e := stubError(t, err); e.Kind != ampauth.ErrTimeout || e.Outcome != ampauth.NotSent || base.attempts() != 0 {
+		t.Errorf("got %v (%v) after %d attempts, want a timeout before the first", err, e.Outcome, base.attempts())
+	}
+}
+
+func TestCallerWhoLeftIsNamedOnce(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	base := stubScript(func(req *http.Request) (*http.Response, error) {
+		cancel()
+		return nil, req.Context().Err()
+	})
+	_, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+	if n := strings.Count(err.Error(), "context canceled"); n != 1 {
+		t.Errorf("%q names the cancellation %d times, want once", err, n)
+	}
+}
+
+func TestAttemptIsLoggedWithoutWhatItsErrorQuotes(t *testing.T) {
+	var log bytes.Buffer
+	rt := &ampauth.RetryTransport{
+		Base: stubScript(stubFail(errors.New(`a layer read "hunter2"`))), Retry: stubQuick,
+		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	_, _ = rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if text := log.String(); !strings.Contains(text, "a layer read") || strings.Contains(text, "hunter2") {
+		t.Errorf("the log tells %s", text)
+	}
+}
+
+func TestCallerWhoLeavesDuringTheRenewalIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		refusal := &stubBody{Reader: strings.NewReader(strings.Repeat("x", 1<<20))}
+		source := tokenThatIsRenewed()
+		source.renewed = func() (ampauth.Token, error) { cancel(); return ampauth.Token{}, ctx.Err() }
+		base := stubScript(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Header: http.Header{}, ContentLength: -1, Body: refusal}, nil
+		})
+		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}}
+		_, err := rt.RoundTrip(stubRequest(ctx, ampauth.MutatingOperation, nil))
+		if e := stubError(t, err); !errors.Is(err, context.Canceled) || e.Outcome != ampauth.Rejected || e.StatusCode != 401 {
+			t.Errorf("got %v (%v), want that the caller left, Rejected", err, e.Outcome)
+		}
+		if n := refusal.closed.Load(); n != 1 {
+			t.Errorf("the refusal was closed %d times, want once", n)
+		}
+	})
+}
+
+func TestRateLimitIsNoSuccessForTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		status := 503
+		base := stubScript(func(req *http.Request) (*http.Response, error) { return stubAnswer(status)(req) })
+		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{MaxAttempts: 2, BaseDelay: time.Millisecond, MaxDelay: time.Millisecond, Budget: 1}}
+		stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil)) // spends it
+		status = 429
+		for range 20 {
+			stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(t.Context()), ampauth.SafeOperation, nil))
+		}
+		status = 503
+		before := base.attempts()
+		stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if n := base.attempts() - before; n != 1 {
+			t.Errorf("%d attempts after 20 answers of 429, want 1: the budget is spent", n)
+		}
+	})
 }

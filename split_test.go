@@ -678,3 +678,95 @@ func TestDetourClosesEveryBodyItOpens(t *testing.T) {
 		}
 	}
 }
+
+func TestMutationThatIsNotEvenWrittenIsNotSent(t *testing.T) {
+	stubBubble(t, nil, func(t *testing.T, url string, l *memnet.Listener, base *http.Transport) {
+		req := stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x"))
+		req.Header["X-Broken"] = []string{"a\nb"}
+		_, err := (&ampauth.RetryTransport{Base: base}).RoundTrip(req)
+		if e := stubError(t, err); e.Outcome != ampauth.NotSent || errors.Is(err, ampauth.ErrAmbiguous) || l.Dials() != 0 {
+			t.Errorf("got %v (%v) after %d dials, want NotSent after none", err, e.Outcome, l.Dials())
+		}
+	})
+}
+
+func TestDetourFromAServerThatAlertsIsNoAttempt(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.EnableHTTP2 = true
+	// crypto/tls is lenient with clients of HTTP/1.1 only; others end the handshake.
+	server.TLS = &tls.Config{NextProtos: []string{"h2"}, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, "h2") {
+			return nil, nil
+		}
+		return &tls.Config{Certificates: server.TLS.Certificates, NextProtos: []string{"something else"}}, nil
+	}}
+	server.Config.ErrorLog = stubQuiet()
+	server.StartTLS()
+	defer server.Close()
+	config := stubQuick
+	config.MaxAttempts = 1
+	rt := &ampauth.RetryTransport{Base: server.Client().Transport, Retry: config}
+	if status := stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, ampauth.MutatingOperation, []byte("x"))); status != 200 {
+		t.Errorf("status %d, want 200 in one attempt", status)
+	}
+}
+
+func TestMaskOutlivesALayerThatDropsTheBody(t *testing.T) {
+	var sent *http.Request
+	auth := authOver(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		sent = req
+		return answer(200, "", ""), nil
+	}))
+	for _, none := range []io.ReadCloser{nil, http.NoBody} {
+		layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			clone := req.Clone(req.Context())
+			clone.Body = none
+			return auth.RoundTrip(clone)
+		})
+		req, _ := http.NewRequest("GET", "https://amp.test/api/assets/6f0e/register", nil)
+		if _, err := (&ampauth.RetryTransport{Base: layer, Classify: func(*http.Request) ampauth.Operation { return ampauth.MutatingOperation }}).RoundTrip(req); err != nil {
+			t.Fatal(err)
+		}
+		if sent.Body == nil || sent.Body == http.NoBody {
+			t.Error("the body is gone: net/http may repeat the mutation")
+		}
+	}
+}
+
+// waitedConn tells when it is closed.
+type waitedConn struct {
+	net.Conn
+	once sync.Once
+	open *sync.WaitGroup
+}
+
+func (c *waitedConn) Close() error {
+	c.once.Do(c.open.Done)
+	return c.Conn.Close()
+}
+
+func TestDetourClosesTheConnectionItDoesNotUse(t *testing.T) {
+	url, base := stubBothProtocols(t, func(http.ResponseWriter, *http.Request) {})
+	var open sync.WaitGroup
+	dial := base.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	base.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		open.Add(1)
+		return &waitedConn{Conn: conn, open: &open}, nil
+	}
+	stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x")))
+	base.CloseIdleConnections()
+	closed := make(chan struct{})
+	go func() { open.Wait(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("a connection is left open")
+	}
+}

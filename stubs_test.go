@@ -291,3 +291,22 @@ var stubQuick = ampauth.RetryConfig{BaseDelay: time.Millisecond, MaxDelay: 2 * t
 func stubTraced(ctx context.Context, got *int) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { *got++ }})
 }
+
+// renewSource has a token, and maybe another.
+type renewSource struct {
+	sourceFunc
+	renewed func() (ampauth.Token, error)
+}
+
+func (s renewSource) Renew(context.Context, ampauth.Token) (ampauth.Token, error) { return s.renewed() }
+
+func oneToken(value string) (ampauth.Token, error) {
+	return ampauth.Token{Value: ampauth.SecretFromString(value)}, nil
+}
+
+func tokenThatIsRenewed() renewSource {
+	return renewSource{
+		func(context.Context) (ampauth.Token, error) { return oneToken("old") },
+		func() (ampauth.Token, error) { return oneToken("new") },
+	}
+}

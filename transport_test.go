@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ampauth/ampauth"
@@ -652,5 +653,121 @@ func TestSwitchedProtocolKeepsItsConnection(t *testing.T) {
 	}
 	if echo, err := io.ReadAll(conn); err != nil || string(echo) != "ping" {
 		t.Errorf("echo %q, %v", echo, err)
+	}
+}
+
+func TestRefusalOfAnEarlierTryOfALayerIsForgotten(t *testing.T) {
+	source, renewals := tokenThatIsRenewed(), 0
+	source.renewed = func() (ampauth.Token, error) { renewals++; return oneToken("new") }
+	base := stubScript(stubAnswer(401), stubAnswer(403))
+	auth := &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}
+	repeats := stubLayer(func(req *http.Request) (*http.Response, error) {
+		if resp, err := auth.RoundTrip(req); err == nil {
+			stubText(t, resp)
+		}
+		return auth.RoundTrip(req)
+	})
+	status := stubStatus(t, &ampauth.RetryTransport{Base: repeats}, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if status != 403 || base.attempts() != 2 || renewals != 0 {
+		t.Errorf("status %d after %d requests and %d renewals, want 403 after 2 and none", status, base.attempts(), renewals)
+	}
+}
+
+func TestRequestWithoutTokenFailsOnceBelowALayerThatRewritesTheError(t *testing.T) {
+	logins := 0
+	source := sourceFunc(func(context.Context) (ampauth.Token, error) { logins++; return ampauth.Token{}, io.EOF })
+	auth := &ampauth.AuthTransport{Base: stubScript(stubAnswer(200)), Source: source, Origin: "https://api.test"}
+	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+		resp, err := auth.RoundTrip(req)
+		if err != nil {
+			err = errors.New("a layer: " + err.Error())
+		}
+		return resp, err
+	})
+	_, err := (&ampauth.RetryTransport{Base: layer, Retry: stubQuick}).RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if err == nil || logins != 1 {
+		t.Errorf("got %v after %d logins, want an error after 1", err, logins)
+	}
+}
+
+func TestWaitForAForeignSourceDoesNotRunTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := sourceFunc(func(context.Context) (ampauth.Token, error) {
+			time.Sleep(time.Minute)
+			return oneToken("t")
+		})
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			if err := req.Context().Err(); err != nil {
+				return nil, err
+			}
+			return stubAnswer(200)(req)
+		})
+		rt := &ampauth.RetryTransport{
+			Base:  &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"},
+			Retry: ampauth.RetryConfig{Timeout: time.Second, MutationTimeout: time.Second, MaxAttempts: 1},
+		}
+		for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+			if status := stubStatus(t, rt, stubRequest(t.Context(), op, nil)); status != 200 {
+				t.Errorf("%v: status %d, want 200 after a minute for the token", op, status)
+			}
+		}
+	})
+}
+
+func TestClockRunsAgainAfterTheWaitForASource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := sourceFunc(func(context.Context) (ampauth.Token, error) { return oneToken("t") })
+		rt := &ampauth.RetryTransport{
+			Base:  &ampauth.AuthTransport{Base: stubScript(stubStall()), Source: source, Origin: "https://api.test"},
+			Retry: ampauth.RetryConfig{Timeout: time.Second, MaxAttempts: 1},
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err := rt.RoundTrip(stubRequest(ctx, ampauth.SafeOperation, nil))
+		if e := stubError(t, err); e.Limit != time.Second {
+			t.Errorf("got %v, want a timeout after a second", err)
+		}
+	})
+}
+
+func TestAloneEachRefusalStartsARenewalByAForeignRenewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var renewing []context.Context
+		source := contextRenewer{func(ctx context.Context) { renewing = append(renewing, ctx) }}
+		auth := &ampauth.AuthTransport{Base: stubScript(stubAnswer(401)), Source: source, Origin: "https://api.test"}
+		for range 3 {
+			stubStatus(t, auth, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+			synctest.Wait()
+		}
+		if len(renewing) != 3 {
+			t.Errorf("%d renewals of 3 refusals, want 3", len(renewing))
+		}
+		for _, ctx := range renewing {
+			if ctx.Err() == nil {
+				t.Error("the context of a renewal outlives it")
+			}
+		}
+	})
+}
+
+type contextRenewer struct{ renews func(context.Context) }
+
+func (contextRenewer) Token(context.Context) (ampauth.Token, error) { return oneToken("old") }
+func (r contextRenewer) Renew(ctx context.Context, _ ampauth.Token) (ampauth.Token, error) {
+	r.renews(ctx)
+	return oneToken("new")
+}
+
+func TestErrorOfASourceIsCleanedThroughTheChain(t *testing.T) {
+	said := errors.New(`the vault said "hunter2"`)
+	auth := &ampauth.AuthTransport{Base: stubScript(stubAnswer(200)), Source: stubNoToken(said), Origin: "https://api.test"}
+	_, err := auth.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if !errors.Is(err, said) {
+		t.Errorf("%v is not what the source said", err)
+	}
+	for ; err != nil; err = errors.Unwrap(err) {
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("a link of the chain tells what the source quoted: %v", err)
+		}
 	}
 }

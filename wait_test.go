@@ -733,3 +733,29 @@ func TestLastingOutageIsNotMultiplied(t *testing.T) {
 		}
 	})
 }
+
+func TestNothingIsSpreadBehindTheGateWithALimiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubAnswer(429, "Retry-After", "30"), stubAnswer(200))
+		rt := &ampauth.RetryTransport{Base: base, Limiter: rate.NewLimiter(rate.Inf, 1)}
+		stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(t.Context()), ampauth.SafeOperation, nil))
+		stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if wait := base.waits()[0]; wait != 30*time.Second {
+			t.Errorf("waited %v, want 30 s", wait)
+		}
+	})
+}
+
+func TestRetryWaitsForAGateThatShutsDuringItsBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := stubScript(stubAnswer(503), stubAnswer(503, "Retry-After", "7200"), stubAnswer(200))
+		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{BaseDelay: time.Hour, MaxDelay: time.Hour, MaxRetryAfter: -1}}
+		time.AfterFunc(time.Millisecond, func() {
+			stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(t.Context()), ampauth.SafeOperation, nil))
+		})
+		status := stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if waits := base.waits(); status != 200 || len(waits) != 2 || waits[1] < 2*time.Hour {
+			t.Errorf("status %d after waits of %v, want the retry two hours after the other answer", status, waits)
+		}
+	})
+}
