@@ -142,6 +142,9 @@ func (a *attempt) gotConn() {
 // repeated reports whether something below sent the request again by itself.
 func (a *attempt) repeated() bool { return a.proof.Load()&sawAnother != 0 }
 
+// over reports whether the attempt was released, which ends its context as well.
+func (a *attempt) over() bool { return a.proof.Load()&released != 0 }
+
 func (a *attempt) connected() bool { return a.proof.Load()&sawConnect != 0 }
 func (a *attempt) dialing() bool   { return a.proof.Load()&sawDial != 0 }
 
@@ -273,7 +276,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err), final: a.mutates}
 		if a.timedOut() {
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
-		} else if ctxErr := a.Context.Err(); ctxErr != nil && a.proof.Load()&released == 0 {
+		} else if ctxErr := a.Context.Err(); ctxErr != nil && !a.over() {
 			e.blame(ctxErr)
 		}
 		err = e

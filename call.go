@@ -115,7 +115,11 @@ func (c *call) try() (r result) {
 	if body := a.request.Body; c.bodies.once != nil && a.cancel != nil {
 		// net/http waits for a Read of the body, whatever the context says. Whatever the
 		// body is that exists once (a pipe, a file, a connection), Close ends its Read.
-		context.AfterFunc(a, func() { _ = body.Close() })
+		context.AfterFunc(a, func() {
+			if !a.over() {
+				_ = body.Close()
+			}
+		})
 	}
 	a.apart = a.mutates || c.apart
 	a.login = c.t.login

@@ -18,7 +18,8 @@ type Outcome int
 const (
 	// Ambiguous is the zero value: bytes may have left and no answer came.
 	Ambiguous Outcome = iota
-	// NotSent means that it is proved that no byte of the request reached the server.
+	// NotSent means that it is proved that no byte of the request reached the server
+	// (of a SafeOperation, that the last try of net/http at it did not get that far).
 	NotSent
 	// Refused means that the server said it did not process the request: status 421
 	// (RFC 9110 15.5.20), 425 (RFC 8470 5.2), 417 to a request that expected
