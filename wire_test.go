@@ -306,10 +306,11 @@ func (end *wireEnd) verdict(log []hostile.Entry) string {
 		return "ErrAmbiguous is for mutations of which nothing is known, and for all of them"
 	case ours.Outcome == ampauth.Answered && !errors.Is(ours, context.Canceled):
 		return "there was an answer, and the caller, who stayed, did not get it"
+	case !end.call.mutates && end.call.method == "GET":
+		// It is not traced, and net/http may have repeated it and not got a connection then.
 	case ours.Outcome != ampauth.Ambiguous && ours.Outcome != ampauth.Answered && effects > 0:
 		return fmt.Sprintf("the error says %v, yet it was performed", ours.Outcome)
-	case ours.Outcome == ampauth.NotSent && len(log) > 0 && (end.call.mutates || end.call.method != "GET"):
-		// (net/http may have repeated a GET, which is not traced, and not got a connection.)
+	case ours.Outcome == ampauth.NotSent && len(log) > 0:
 		return "the error says NotSent, yet it arrived"
 	}
 	return ""
