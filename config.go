@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -53,6 +54,10 @@ type Config struct {
 	// Limiter is asked once for each attempt. If nil, there is no limit.
 	Limiter *rate.Limiter
 
+	// Store keeps the token between runs and shares it with other processes. If
+	// nil, the token lives in memory only. A fault of it is told to the Logger alone.
+	Store TokenStore
+
 	// Logger gets debug records of attempts, info of logins, warnings of
 	// exhaustion and refused credentials, no secrets. If nil, nothing is logged.
 	Logger *slog.Logger
@@ -66,7 +71,8 @@ type Config struct {
 	// If negative, tokens are only replaced once they have ended.
 	RefreshWindow time.Duration
 
-	// Renewal is the policy for tokens that end soon. If zero, RefreshThenObtain.
+	// Renewal is the policy for tokens that end soon. If zero, RefreshThenObtain,
+	// which suits one process, or several that share a Store.
 	Renewal RenewalPolicy
 
 	// RefreshMethod and RefreshPath (below BaseURL) are the refresh call, on which
@@ -116,6 +122,9 @@ func (c Config) faults(passwordFault error) []error {
 		faults = append(faults, passwordFault)
 	} else if rule := passwordRule(c.Credentials.Password); rule != "" {
 		fault("Credentials.Password", envPassword+" or "+envPasswordFile, rule)
+	}
+	if store, ok := c.Store.(*FileStore); ok && (store == nil || !filepath.IsAbs(store.Dir)) {
+		fault("Store.Dir", envTokenDir, "must be an absolute path")
 	}
 	faults = append(faults, c.Retry.faults()...)
 	if c.Renewal != RefreshThenObtain && c.Renewal != ObtainOnly {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -22,8 +23,12 @@ func environment(t *testing.T, variables map[string]string) {
 	for _, name := range []string{
 		"AMP_API_BASE_URL", "AMP_USERNAME", "AMP_PASSWORD", "AMP_PASSWORD_FILE", "API_RETRY_MAX_ATTEMPTS",
 		"API_RETRY_BASE_DELAY_MS", "API_RETRY_MAX_DELAY_MS", "API_REQUEST_TIMEOUT_SECONDS",
+		"AMP_TOKEN_DIR", "AMP_TOKEN_PERSISTENCE",
 	} {
-		t.Setenv(name, variables[name])
+		t.Setenv(name, "")
+	}
+	for name, value := range variables {
+		t.Setenv(name, value)
 	}
 }
 
@@ -83,6 +88,9 @@ func TestBadConfigurationIsOneFaultThatNamesItsField(t *testing.T) {
 		{"max delay negative", func(c *ampauth.Config) { c.Retry.MaxDelay = -7771 }, "Retry.MaxDelay (API_RETRY_MAX_DELAY_MS)", "negative"},
 		{"max below base", func(c *ampauth.Config) { c.Retry.BaseDelay, c.Retry.MaxDelay = 7772, 7771 }, "Retry.MaxDelay", "must not be below Retry.BaseDelay"},
 		{"max below default base", func(c *ampauth.Config) { c.Retry.MaxDelay = 7771 }, "Retry.MaxDelay", "must not be below Retry.BaseDelay"},
+		{"relative store", func(c *ampauth.Config) { c.Store = &ampauth.FileStore{Dir: "zq7value/tokens"} }, "Store.Dir (AMP_TOKEN_DIR)", "absolute path"},
+		{"store without a directory", func(c *ampauth.Config) { c.Store = new(ampauth.FileStore) }, "Store.Dir", "absolute path"},
+		{"nil file store", func(c *ampauth.Config) { c.Store = (*ampauth.FileStore)(nil) }, "Store.Dir", "absolute path"},
 		{"policy", func(c *ampauth.Config) { c.Renewal = 7771 }, "Renewal", "neither"},
 		{"refresh method", func(c *ampauth.Config) { c.RefreshMethod = "zq7value zq7value" }, "RefreshMethod", "not an HTTP method"},
 		{"refresh path elsewhere", func(c *ampauth.Config) { c.RefreshPath = "https://zq7value.test/" }, "RefreshPath", "starts with a slash"},
@@ -271,6 +279,56 @@ func TestConfigFromEnvTellsEveryFaultAtOnce(t *testing.T) {
 	}
 	if strings.Contains(fmt.Sprint(err), "zq7value") {
 		t.Errorf("a value is shown:\n%v", err)
+	}
+}
+
+func TestStoreOfTheEnvironment(t *testing.T) {
+	cache := t.TempDir()
+	own := filepath.Join(t.TempDir(), "tokens")
+	for _, test := range []struct {
+		name, dir, persistence string
+		want, rule             string
+	}{
+		{"nothing", "", "", "", ""},
+		{"a directory", own, "", own, ""},
+		{"persistence", "", "true", filepath.Join(cache, "ampauth"), ""},
+		{"persistence as a number", "", "1", filepath.Join(cache, "ampauth"), ""},
+		{"no persistence", "", "false", "", ""},
+		{"both", own, "true", own, ""},
+		{"a directory and no persistence", own, "false", "", "AMP_TOKEN_PERSISTENCE) must not be false together with AMP_TOKEN_DIR"},
+		{"a relative directory", "zq7value/tokens", "", "", "AMP_TOKEN_DIR) must be an absolute path"},
+		{"nonsense", "", "zq7value", "", "AMP_TOKEN_PERSISTENCE) must be true or false"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			environment(t, map[string]string{
+				"AMP_API_BASE_URL": "https://amp.test/api", "AMP_USERNAME": "issuer", "AMP_PASSWORD": "correct horse",
+				"AMP_TOKEN_DIR": test.dir, "AMP_TOKEN_PERSISTENCE": test.persistence,
+				"XDG_CACHE_HOME": cache, "HOME": cache, "LocalAppData": cache,
+			})
+			if runtime.GOOS == "darwin" && strings.HasPrefix(test.want, cache) {
+				test.want = filepath.Join(cache, "Library", "Caches", "ampauth")
+			}
+			cfg, err := ampauth.ConfigFromEnv()
+			if test.rule != "" {
+				if !errors.Is(err, ampauth.ErrConfig) || !strings.Contains(err.Error(), test.rule) || strings.Contains(err.Error(), "zq7value") {
+					t.Errorf("got %v, want the rule %q and no value", err, test.rule)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := ""
+			if store, ok := cfg.Store.(*ampauth.FileStore); ok {
+				dir = store.Dir
+			}
+			if dir != test.want {
+				t.Errorf("tokens are kept in %q, want %q", dir, test.want)
+			}
+			if entries, err := os.ReadDir(cache); err != nil || len(entries) != 0 {
+				t.Errorf("reading the environment made %v, %v", entries, err)
+			}
+		})
 	}
 }
 

@@ -146,7 +146,7 @@ func TestPackageDocIsShort(t *testing.T) {
 }
 
 func TestRootModuleStaysLean(t *testing.T) {
-	allowed := []string{"golang.org/x/sync/", "golang.org/x/time/", "github.com/hashicorp/go-cleanhttp", "github.com/ampauth/ampauth/internal/"}
+	allowed := []string{"golang.org/x/sync/", "golang.org/x/time/", "github.com/hashicorp/go-cleanhttp", "github.com/gofrs/flock", "github.com/ampauth/ampauth/internal/"}
 	_, files := parsePackage(t)
 	for name, file := range files {
 		for _, spec := range file.Imports {
@@ -249,7 +249,7 @@ const modulePath = "github.com/ampauth/ampauth"
 // TestUsersLinkNothingElse follows the imports of the root package through the
 // internal ones: what it reaches is what ends up in the users' programs.
 func TestUsersLinkNothingElse(t *testing.T) {
-	allowed := []string{"golang.org/x/sync/singleflight", "golang.org/x/time/rate", "github.com/hashicorp/go-cleanhttp"}
+	allowed := []string{"golang.org/x/sync/singleflight", "golang.org/x/time/rate", "github.com/hashicorp/go-cleanhttp", "github.com/gofrs/flock"}
 	packages := sources(t)
 	reached := make(map[string]bool)
 	var follow func(directory string)
@@ -293,7 +293,7 @@ func TestInternalPackagesImportNothingOfOurs(t *testing.T) {
 
 func TestModuleRequiresOnlyWhatIsAgreedOn(t *testing.T) {
 	allowed := []string{
-		"golang.org/x/sync", "golang.org/x/time", "github.com/hashicorp/go-cleanhttp",
+		"golang.org/x/sync", "golang.org/x/time", "github.com/hashicorp/go-cleanhttp", "github.com/gofrs/flock",
 		"github.com/google/go-cmp", "golang.org/x/net", // in tests only
 	}
 	text, err := os.ReadFile("go.mod")

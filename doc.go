@@ -24,7 +24,8 @@
 // before the end of a token while that is still served, and logs in again when
 // the API refuses it. Any number of callers share one login, and each leaves it
 // when its own context ends. The token goes to one scheme, host and port; a login
-// follows no redirect.
+// follows no redirect. With a [TokenStore], such as a [FileStore], tokens survive
+// restarts and processes share one login.
 //
 // # Retries
 //

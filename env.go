@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 )
@@ -20,6 +21,8 @@ const (
 	envBaseDelay    = "API_RETRY_BASE_DELAY_MS"
 	envMaxDelay     = "API_RETRY_MAX_DELAY_MS"
 	envTimeout      = "API_REQUEST_TIMEOUT_SECONDS"
+	envTokenDir     = "AMP_TOKEN_DIR"
+	envPersistence  = "AMP_TOKEN_PERSISTENCE"
 )
 
 // maxPasswordFile bounds what is read from AMP_PASSWORD_FILE, in bytes.
@@ -27,9 +30,11 @@ const maxPasswordFile = 64 << 10
 
 // ConfigFromEnv reads AMP_API_BASE_URL, AMP_USERNAME, AMP_PASSWORD or
 // AMP_PASSWORD_FILE (a file with the password and at most one final line break,
-// e.g. a mounted secret), and what [RetryConfigFromEnv] reads. An empty variable
-// counts as absent. All faults are returned at once, joined; each names its
-// field and variable, shows no value, and Is [ErrConfig].
+// e.g. a mounted secret), and what [RetryConfigFromEnv] reads. AMP_TOKEN_DIR, an
+// absolute path, makes a [FileStore] there the Store, and AMP_TOKEN_PERSISTENCE=true
+// one in the user's cache directory. An empty variable counts as absent. All faults
+// are returned at once, joined; each names its field and variable, shows no value,
+// and Is [ErrConfig].
 func ConfigFromEnv() (Config, error) {
 	retry, faults := retryFromEnv()
 	c := Config{
@@ -39,7 +44,14 @@ func ConfigFromEnv() (Config, error) {
 	}
 	password, fault := passwordFromEnv()
 	c.Credentials.Password = password
+	dir, storeFault := tokenDirFromEnv()
+	if dir != "" {
+		c.Store = &FileStore{Dir: dir}
+	}
 	faults = append(c.faults(fault), faults...)
+	if storeFault != nil {
+		faults = append(faults, storeFault)
+	}
 	if err := errors.Join(faults...); err != nil {
 		return Config{}, err
 	}
@@ -95,6 +107,31 @@ func retryFromEnv() (RetryConfig, []error) {
 		c.MaxDelay = max(c.MaxDelay, c.BaseDelay)
 	}
 	return c, faults
+}
+
+// tokenDirFromEnv returns where tokens are to be kept, or "" for nowhere.
+func tokenDirFromEnv() (string, error) {
+	dir, persistence := os.Getenv(envTokenDir), os.Getenv(envPersistence)
+	wanted := dir != ""
+	if persistence != "" {
+		var err error
+		if wanted, err = strconv.ParseBool(persistence); err != nil {
+			return "", configFault("Store", envPersistence, "must be true or false")
+		}
+	}
+	switch {
+	case dir != "" && !wanted:
+		return "", configFault("Store", envPersistence, "must not be false together with "+envTokenDir)
+	case dir != "" && !filepath.IsAbs(dir):
+		return "", configFault("Store", envTokenDir, "must be an absolute path")
+	case dir != "" || !wanted:
+		return dir, nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", configFault("Store", envPersistence, "needs a cache directory of the user, and there is none: set "+envTokenDir)
+	}
+	return filepath.Join(cache, "ampauth"), nil
 }
 
 func passwordFromEnv() (Secret, error) {

@@ -13,7 +13,7 @@ import (
 
 // The kinds of failure. Every error of this package is an [*Error] (or, for a
 // faulty configuration, several of them joined) that Is exactly one of these,
-// and also Is whatever caused it.
+// and also Is whatever caused it. What a store has no token for Is [ErrNoToken].
 var (
 	ErrConfig        = errors.New("ampauth: configuration")
 	ErrObtainFailed  = errors.New("ampauth: token obtain failed")
@@ -23,6 +23,7 @@ var (
 	ErrTimeout       = errors.New("ampauth: request timeout")
 	ErrSerialization = errors.New("ampauth: serialization error")
 	ErrClosed        = errors.New("ampauth: closed")
+	ErrStore         = errors.New("ampauth: token store")
 
 	// ErrAmbiguous is the kind of an error that leaves open whether a mutation
 	// was performed: bytes of it may have left and no answer came. Find out by
@@ -38,7 +39,7 @@ var (
 // Its text carries no query, header, body, token or password. (An http.Client
 // wraps it in a *url.Error, whose text does carry the URL.)
 type Error struct {
-	Op         string        // "config", "obtain", "refresh" or "request"
+	Op         string        // "config", "obtain", "refresh", "request" or "store"
 	Kind       error         // one of the sentinels of this package; errors.Is(err, Kind) holds
 	Outcome    Outcome       // how far the request got; see Outcome
 	StatusCode int           // HTTP status of the last answer, 0 if there was none
@@ -139,6 +140,8 @@ func (e *Error) ErrorType() string {
 		return "serialization"
 	case ErrClosed:
 		return "closed"
+	case ErrStore:
+		return "store"
 	case ErrAmbiguous:
 		return "ambiguous"
 	}

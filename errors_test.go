@@ -31,6 +31,7 @@ var kinds = map[error]string{
 	ampauth.ErrTimeout:       "timeout",
 	ampauth.ErrSerialization: "serialization",
 	ampauth.ErrClosed:        "closed",
+	ampauth.ErrStore:         "store",
 	ampauth.ErrAmbiguous:     "ambiguous",
 }
 
@@ -75,6 +76,8 @@ func TestErrorSaysWhatFailedAfterHowManyAttemptsAndWhatToDo(t *testing.T) {
 		{"ambiguous by a timeout", &ampauth.Error{Op: "request", Kind: ampauth.ErrAmbiguous, Attempts: 1, Limit: 60 * time.Second, Err: late},
 			"ampauth: outcome unknown after 1 attempt: request timeout after 1m0s: no answer in time; it may have been performed: find out by reading before you send it again"},
 		{"closed", &ampauth.Error{Op: "obtain", Kind: ampauth.ErrClosed, Outcome: ampauth.NotSent}, "ampauth: closed"},
+		{"store", &ampauth.Error{Op: "store", Kind: ampauth.ErrStore, Outcome: ampauth.NotSent, Err: errors.New("the file cannot be written: no space left on device")},
+			"ampauth: token store: the file cannot be written: no space left on device"},
 		{"status without a name", &ampauth.Error{Op: "request", Kind: ampauth.ErrRequestFailed, Outcome: ampauth.Answered, StatusCode: 520}, "ampauth: request failed: HTTP 520"},
 		{"zero value", new(ampauth.Error), "ampauth: failure"},
 	} {

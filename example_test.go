@@ -112,6 +112,20 @@ func newGeneratedClient(server string, client interface {
 	return &generatedClient{server, client}
 }
 
+// With a store: the token survives restarts, and processes of one user on one
+// machine share it. ConfigFromEnv does the same for AMP_TOKEN_DIR.
+func ExampleFileStore() {
+	client, err := ampauth.NewClient(ampauth.Config{
+		BaseURL:     "https://amp-test.blockstream.com/api",
+		Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString("...")},
+		Store:       &ampauth.FileStore{Dir: "/var/lib/issuer/amp-tokens"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close() // the stored token stays; client.Tokens.Clear removes it
+}
+
 // Work that is not one HTTP request, repeated with the same backoff.
 func ExampleRetry() {
 	tries := 0

@@ -16,8 +16,11 @@ import (
 // belongs to none of them: it has a context of its own, with nothing of theirs in
 // it, and a deadline of its own.
 type flight struct {
-	purpose  purpose
-	rejected Secret // the token to replace, if that is the purpose
+	purpose    purpose
+	rejected   Secret    // the token to replace, if that is the purpose
+	rejectedAt time.Time // when that was obtained, if it is known
+	held       *Error    // why there is no login now: then the store is looked at, and no more
+	unlocked   bool      // the lock of the store could not be had
 
 	epoch uint64 // when it began; see install
 
@@ -66,12 +69,18 @@ func (m *TokenManager) join(f flight) (<-chan singleflight.Result, error) {
 	if m.closed {
 		return nil, errManagerClosed()
 	}
-	if err := m.inPause(); err != nil {
-		return nil, err
+	if err := m.inPause(); err != nil && f.held == nil {
+		if m.stored == nil || f.purpose == logIn || f.purpose == refreshFirst {
+			return nil, err
+		}
+		f.held = err
 	}
 	f.epoch = m.epoch
 	// A flight of an earlier epoch is not joined: its result does not count.
 	key := strconv.FormatUint(m.epoch, 10)
+	if f.held != nil {
+		key += " held"
+	}
 	return m.logins.DoChan(key, func() (any, error) {
 		token, err := m.fly(&f)
 		if err != nil {
@@ -94,7 +103,9 @@ func (m *TokenManager) fly(f *flight) (Token, *Error) {
 		return Token{}, errManagerClosed()
 	}
 	m.flights.Add(1)
-	m.refused = nil
+	if f.held == nil {
+		m.refused = nil
+	}
 	credentials := m.credentials
 	m.mu.Unlock()
 	defer m.flights.Done()
@@ -133,25 +144,37 @@ func (m *TokenManager) replaceToken(ctx context.Context, f *flight, credentials 
 		m.retryAhead.Store(0)
 		return token, nil
 	}
+	if m.stored == nil {
+		token, _, err := m.getToken(ctx, f, credentials)
+		return token, err
+	}
+	return m.shareToken(ctx, f, credentials)
+}
+
+// getToken refreshes, or logs in, and makes the token the current one. kept is
+// false if that would undo what happened meanwhile, or the API refuses it anyway.
+func (m *TokenManager) getToken(ctx context.Context, f *flight, credentials Credentials) (token Token, kept bool, err error) {
 	var refreshErr error
-	if s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) {
+	if s := m.current.Load(); s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) && !f.unlocked {
 		value, err := m.refresh(ctx, s.token)
 		if err == nil {
-			return m.install(f, value), nil
+			token, kept = m.install(f, m.newSnapshot(value))
+			return token, kept, nil
 		}
 		refreshErr, f.refreshAfter = err, err.RetryAfter
 	}
-	value, err := m.obtain(ctx, credentials)
-	if err != nil {
+	value, obtainErr := m.obtain(ctx, credentials)
+	if obtainErr != nil {
 		if refreshErr != nil {
-			err.Err = beforeThat(err.Err, refreshErr)
+			obtainErr.Err = beforeThat(obtainErr.Err, refreshErr)
 		}
-		return Token{}, err
+		return Token{}, false, obtainErr
 	}
 	if f.purpose == replace {
 		m.counters.renewals.Add(1)
 	}
-	return m.install(f, value), nil
+	token, kept = m.install(f, m.newSnapshot(value))
+	return token, kept, nil
 }
 
 // settledBy reports whether an earlier flight has done what this one is for:
@@ -180,28 +203,32 @@ func (m *TokenManager) refreshes(p purpose) bool {
 
 // install makes a new token the current one, unless that would undo what
 // happened since the flight began: a Clear, other credentials, or the refusal of
-// just this token. The waiters get it in any case.
-func (m *TokenManager) install(f *flight, value Secret) Token {
-	s := m.newSnapshot(value)
+// just this token; then it is not kept. The waiters get it in any case.
+func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) {
+	value := s.token.Value
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f.epoch != m.epoch {
-		return s.token
+		return s.token, false
 	}
 	m.pause, m.failures = pause{}, 0
 	m.retryAhead.Store(0)
 	// A replacement that is the refused token once more is kept all the same: that
 	// is what the next refusal is judged by.
 	s.repeated = f.purpose == replace && value.Equal(f.rejected)
-	if s.repeated || !slices.ContainsFunc(m.refused, value.Equal) {
+	kept = !slices.ContainsFunc(m.refused, value.Equal)
+	if s.repeated || kept {
 		m.current.Store(s)
 	}
-	return s.token
+	return s.token, kept && !s.repeated
 }
 
 // failed takes note of a flight that failed and returns the error for its waiters.
 func (m *TokenManager) failed(f *flight, err error) *Error {
 	e, ok := err.(*Error)
+	if ok && e == f.held {
+		return e // nothing was tried
+	}
 	if !ok {
 		e = noToken(clean(err))
 		m.counters.obtainFailures.Add(1)

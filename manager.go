@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -31,6 +29,7 @@ type TokenManager struct {
 	scheme string
 	wire   *RetryTransport // one attempt: limiter, connection split, clean errors
 	owned  *http.Transport // closed with the manager; nil if the user brought it
+	stored *storage        // nil if there is no store
 
 	current    atomic.Pointer[snapshot] // nil: no token; written under mu
 	retryAhead atomic.Int64             // no refresh ahead of time before this wall clock, in Unix ns
@@ -52,20 +51,6 @@ type TokenManager struct {
 
 	counters tokenCounters
 }
-
-// A snapshot is a token with everything that a reader needs to judge it, in Unix
-// nanoseconds of the wall clock: a machine that slept must notice. It is
-// immutable but for accepted.
-type snapshot struct {
-	token                           Token
-	obtainedAt, refreshAt, expireAt int64
-	repeated                        bool        // it is the refused token once more
-	accepted                        atomic.Bool // the API has accepted the token
-}
-
-// fresh reports whether the token is due neither by its end nor because the clock
-// was set back to before it was obtained.
-func (s *snapshot) fresh(now int64) bool { return s.obtainedAt <= now && now < s.refreshAt }
 
 // A pause keeps the next login away after one was refused, so that an account is
 // not locked by a hot loop, or after the server asked for it.
@@ -113,6 +98,9 @@ func newTokenManager(cfg Config, base http.RoundTripper, owned *http.Transport) 
 		},
 	}
 	m.origin, _ = parseOrigin(cfg.BaseURL, cfg.AllowHTTP)
+	if cfg.Store != nil {
+		m.stored = &storage{store: cfg.Store, logger: m.logger()}
+	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -157,7 +145,7 @@ func (m *TokenManager) stale(s *snapshot, now int64) *snapshot {
 	return s
 }
 
-// Obtain logs in now, or joins a login that is under way.
+// Obtain logs in now, or joins what is under way. It never takes a stored token.
 func (m *TokenManager) Obtain(ctx context.Context) (Token, error) {
 	return m.await(ctx, flight{purpose: logIn})
 }
@@ -184,10 +172,13 @@ func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error)
 	// Twice, since the first may join a login that began before the refusal.
 	for range 2 {
 		token, settled, err := m.reject(rejected)
-		if settled {
+		f := flight{purpose: replace, rejected: rejected.Value, rejectedAt: rejected.ObtainedAt}
+		if held, ok := err.(*Error); ok && m.stored != nil {
+			f.held = held // no login, but somebody else may have made one
+		} else if settled {
 			return token, err
 		}
-		token, err = m.await(ctx, flight{purpose: replace, rejected: rejected.Value})
+		token, err = m.await(ctx, f)
 		if err != nil {
 			return Token{}, err
 		}
@@ -201,7 +192,7 @@ func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error)
 // renewSoon is Renew that nobody waits for.
 func (m *TokenManager) renewSoon(rejected Token) {
 	if _, settled, _ := m.reject(rejected); !settled {
-		_, _ = m.join(flight{purpose: replace, rejected: rejected.Value})
+		_, _ = m.join(flight{purpose: replace, rejected: rejected.Value, rejectedAt: rejected.ObtainedAt})
 	}
 }
 
@@ -311,15 +302,19 @@ func (m *TokenManager) Info() (info TokenInfo, ok bool) {
 	return info, true
 }
 
-// Clear forgets the token and the pause after a refused login. A login that is
-// under way does not bring it back.
-func (m *TokenManager) Clear(context.Context) error {
+// Clear forgets the token, in the store as well, and the pause after a refused
+// login. A login that is under way does not bring it back. The error, if any, says
+// that the store may still have it.
+func (m *TokenManager) Clear(ctx context.Context) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.current.Store(nil)
 	m.epoch++
 	m.forgive()
-	return nil
+	m.mu.Unlock()
+	if m.stored == nil {
+		return nil
+	}
+	return m.clearStore(ctx)
 }
 
 // forgive ends every reason not to log in; m.mu must be held.
@@ -351,45 +346,6 @@ func (m *TokenManager) Close() error {
 		m.wire.CloseIdleConnections()
 	}
 	return nil
-}
-
-// newSnapshot sets the times of a token that arrived now.
-func (m *TokenManager) newSnapshot(value Secret) *snapshot {
-	now := time.Now().Round(0) // wall clock only
-	s := &snapshot{
-		token:      Token{Value: value, ObtainedAt: now},
-		obtainedAt: now.UnixNano(),
-		refreshAt:  math.MaxInt64,
-		expireAt:   math.MaxInt64,
-	}
-	if life := m.config.lifetime(); life > 0 {
-		s.token.ExpiresAt = now.Add(life)
-		s.expireAt = int64(saturatingAdd(time.Duration(s.obtainedAt), life))
-		s.refreshAt = s.expireAt - int64(refreshLead(life, m.config.refreshWindow()))
-	}
-	return s
-}
-
-// refreshLead draws how long before the end of its life a token is refreshed: at
-// least the window, at most half as much again, so that a fleet does not refresh
-// at once, and never more than half the life. A life too short for the window
-// is refreshed between half and five eighths of it.
-func refreshLead(life, window time.Duration) time.Duration {
-	if window < 0 {
-		return 0
-	}
-	window = min(window, life)
-	least, most := window, saturatingAdd(window, window/2)
-	if half := life / 2; most > half {
-		most = half
-		if least > half {
-			least = half - half/4
-		}
-	}
-	if most <= least {
-		return least
-	}
-	return least + rand.N(most-least)
 }
 
 // clocks in errors are rounded, so that they read well.

@@ -44,6 +44,20 @@ func parseOrigin(raw string, allowHTTP bool) (o origin, rule string) {
 	return o, ""
 }
 
+// canonicalBase returns the one form of all spellings of a base URL. The rule that
+// the URL breaks, if any, is returned in words that show nothing of it.
+func canonicalBase(raw string) (canonical, rule string) {
+	o, rule := parseOrigin(raw, true)
+	if rule != "" {
+		return "", rule
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", "is not a URL"
+	}
+	return o.String() + strings.TrimRight(u.EscapedPath(), "/"), ""
+}
+
 func originOf(scheme, hostport string) (origin, bool) {
 	u := url.URL{Host: hostport}
 	o := origin{scheme: lower(scheme), host: lower(u.Hostname()), port: u.Port(), asWritten: hostport}

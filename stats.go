@@ -13,6 +13,7 @@ type Stats struct {
 	Refreshes       uint64 // refreshes that gave a token
 	RefreshFailures uint64
 	Renewals        uint64 // logins made because the API refused a token
+	Adoptions       uint64 // tokens taken from the store
 
 	Retries RetryStats // of requests; the attempts of a login are in the log
 	Replays uint64     // requests sent again with a new token
@@ -37,7 +38,7 @@ func (s RetryStats) Total() uint64 {
 }
 
 type tokenCounters struct {
-	obtains, obtainFailures, refreshes, refreshFailures, renewals atomic.Uint64
+	obtains, obtainFailures, refreshes, refreshFailures, renewals, adoptions atomic.Uint64
 }
 
 type retryCounters struct {
@@ -75,6 +76,7 @@ func (c *tokenCounters) addTo(s *Stats) {
 	s.Refreshes += c.refreshes.Load()
 	s.RefreshFailures += c.refreshFailures.Load()
 	s.Renewals += c.renewals.Load()
+	s.Adoptions += c.adoptions.Load()
 }
 
 func (c *retryCounters) addTo(s *Stats) {

@@ -1,0 +1,67 @@
+package ampauth
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"errors"
+)
+
+// A Sealer encrypts what a [FileStore] writes. [NewAESGCMSealer] makes one; others
+// may ask a key management service or the keyring of the system. Its methods must
+// be safe for concurrent use, must not keep or change their arguments, and show
+// nothing of them in an error.
+type Sealer interface {
+	// Seal encrypts plain and returns it in a buffer of its own. The context is not
+	// secret and not part of the result, but authenticated with it.
+	Seal(plain, context []byte) ([]byte, error)
+
+	// Open returns what was sealed, in a buffer of its own that the caller wipes. It
+	// is an error unless sealed is what Seal returned with this key and context.
+	Open(sealed, context []byte) ([]byte, error)
+}
+
+const sealKeyLength = 32
+
+// NewAESGCMSealer returns a [Sealer] with AES-256-GCM and random nonces. The key
+// has 32 bytes; a key of another length is an error that Is [ErrConfig]. The Sealer
+// has its own copy of it, so that key may be destroyed afterwards.
+//
+// Take 32 random bytes from where the token file is not: a key management service,
+// a credential of the service manager, a keyring. Never derive the key from the
+// password of the account: whoever finds the file could then try passwords on it
+// at leisure, and what is worth a day, a token, would give away what is worth more.
+func NewAESGCMSealer(key Secret) (Sealer, error) {
+	var aead cipher.AEAD
+	err := key.Expose(func(b []byte) error {
+		if len(b) != sealKeyLength {
+			return configFault("key", "", "must be 32 bytes long")
+		}
+		block, err := aes.NewCipher(b)
+		if err != nil {
+			return err
+		}
+		aead, err = cipher.NewGCMWithRandomNonce(block)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return aesGCM{func() cipher.AEAD { return aead }}, nil
+}
+
+// aesGCM has a closure in place of the cipher, so that nobody prints the key.
+type aesGCM struct{ aead func() cipher.AEAD }
+
+func (s aesGCM) Seal(plain, context []byte) ([]byte, error) {
+	return s.aead().Seal(nil, nil, plain, context), nil
+}
+
+func (s aesGCM) Open(sealed, context []byte) ([]byte, error) {
+	plain, err := s.aead().Open(nil, nil, sealed, context)
+	if err != nil {
+		return nil, errNotSealed
+	}
+	return plain, nil
+}
+
+var errNotSealed = errors.New("ampauth: not sealed with this key and context, or changed since")

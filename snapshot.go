@@ -1,0 +1,72 @@
+package ampauth
+
+import (
+	"math"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// A snapshot is a token with everything that a reader needs to judge it, in Unix
+// nanoseconds of the wall clock: a machine that slept must notice. It is
+// immutable but for accepted.
+type snapshot struct {
+	token                           Token
+	obtainedAt, refreshAt, expireAt int64
+	repeated                        bool        // it is the refused token once more
+	accepted                        atomic.Bool // the API has accepted the token
+}
+
+// fresh reports whether the token is due neither by its end nor because the clock
+// was set back to before it was obtained.
+func (s *snapshot) fresh(now int64) bool { return s.obtainedAt <= now && now < s.refreshAt }
+
+// newSnapshot sets the times of a token that arrived now.
+func (m *TokenManager) newSnapshot(value Secret) *snapshot {
+	return m.snapshotOf(Token{Value: value, ObtainedAt: time.Now().Round(0)}) // wall clock only
+}
+
+// snapshotOf sets the times of a token that was obtained at a known time. It ends
+// with its lifetime, or at an earlier end of its own.
+func (m *TokenManager) snapshotOf(token Token) *snapshot {
+	s := &snapshot{
+		token:      token,
+		obtainedAt: token.ObtainedAt.UnixNano(),
+		refreshAt:  math.MaxInt64,
+		expireAt:   math.MaxInt64,
+	}
+	life := m.config.lifetime()
+	if !token.ExpiresAt.IsZero() {
+		if own := token.ExpiresAt.Sub(token.ObtainedAt); life <= 0 || own < life {
+			life = own
+		}
+	}
+	if life > 0 {
+		s.token.ExpiresAt = token.ObtainedAt.Add(life)
+		s.expireAt = int64(saturatingAdd(time.Duration(s.obtainedAt), life))
+		s.refreshAt = s.expireAt - int64(refreshLead(life, m.config.refreshWindow()))
+	}
+	return s
+}
+
+// refreshLead draws how long before the end of its life a token is refreshed: at
+// least the window, at most half as much again, so that a fleet does not refresh
+// at once, and never more than half the life. A life too short for the window
+// is refreshed between half and five eighths of it.
+func refreshLead(life, window time.Duration) time.Duration {
+	if window < 0 {
+		return 0
+	}
+	window = min(window, life)
+	least, most := window, saturatingAdd(window, window/2)
+	if half := life / 2; most > half {
+		most = half
+		if least > half {
+			least = half - half/4
+		}
+	}
+	if most <= least {
+		return least
+	}
+	return least + rand.N(most-least)
+}

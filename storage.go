@@ -1,0 +1,239 @@
+package ampauth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	// storeTime bounds each call of a store, also of one that ignores its context.
+	storeTime = time.Second
+	// storeRest is how long a store is left alone after a fault, so that one which
+	// is slow or broken is not paid for at every login.
+	storeRest = 30 * time.Second
+	// lockTime bounds the wait for the lock, a quarter of it spread, so that those
+	// who wait for a holder that hangs do not log in as a herd. To log in beside it
+	// costs a login, and no more.
+	lockTime = 10 * time.Second
+)
+
+// storage is the store of a TokenManager, with what it does wrong kept away: each
+// call has its time, a fault is a miss and a record in the log.
+type storage struct {
+	store  TokenStore
+	logger *slog.Logger
+
+	mu         sync.Mutex        // guards all below; never held while calling the store
+	reported   map[string]string // the last fault of each sort of call that has not worked since
+	restsUntil time.Time         // the store is left alone so long
+}
+
+var (
+	errResting   = errors.New("the token store is left alone after a fault")
+	errStoreDied = errors.New("the TokenStore ended its goroutine")
+	errNoUnlock  = errors.New("the TokenStore gave a lock that cannot be unlocked")
+	errLockHeld  = errors.New("another process holds the lock for too long")
+)
+
+func (s *storage) load(ctx context.Context, k StoreKey) (Token, error) {
+	token, err := bounded(s, ctx, storeTime, func(ctx context.Context) (Token, error) { return s.store.Load(ctx, k) }, nil)
+	if err == nil {
+		token.Value, err = copyOf(token.Value)
+	}
+	s.report("load", err)
+	return token, err
+}
+
+// copyOf returns a token of the same content, so that a store and a manager can
+// each destroy theirs.
+func copyOf(value Secret) (copied Secret, err error) {
+	unusable := miss("the token is empty or destroyed, or no header can carry it")
+	if value.Expose(func(b []byte) error {
+		if headerSafe(b) {
+			copied = NewSecret(bytes.Clone(b))
+		}
+		return nil
+	}) != nil || copied.IsZero() {
+		return Secret{}, unusable
+	}
+	return copied, nil
+}
+
+func (s *storage) save(ctx context.Context, k StoreKey, token Token) (err error) {
+	if token.Value, err = copyOf(token.Value); err != nil {
+		return err // destroyed meanwhile
+	}
+	_, err = bounded(s, ctx, storeTime, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.store.Save(ctx, k, token) }, nil)
+	s.report("save", err)
+	return err
+}
+
+func (s *storage) deleteIf(ctx context.Context, k StoreKey, rejected Secret) error {
+	_, err := bounded(s, ctx, storeTime, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.store.DeleteIf(ctx, k, rejected)
+	}, nil)
+	s.report("delete", err)
+	return err
+}
+
+// A lockState is what became of an attempt to get the lock.
+type lockState int
+
+const (
+	lockless  lockState = iota // there is none
+	locked                     // it is ours
+	lockTaken                  // somebody else has it, and we did not wait
+	lockLost                   // it could not be had
+)
+
+// lock gets the lock of a key, and waits for it if there is nothing better to do.
+// unlock is never nil.
+func (s *storage) lock(ctx context.Context, k StoreKey, wait bool) (unlock func(), state lockState) {
+	nothing := func() {}
+	locker, ok := s.store.(Locker)
+	if !ok {
+		return nothing, lockless
+	}
+	type lock struct {
+		unlock func()
+		ok     bool
+	}
+	// An unlock that does not come back must hold up nobody either.
+	release := func(l lock) {
+		if l.unlock == nil {
+			return
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			defer func() { _ = recover() }()
+			l.unlock()
+		}()
+		timer := time.NewTimer(storeTime)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+		}
+	}
+	limit, get := storeTime, locker.TryLock
+	if wait {
+		limit = lockTime - rand.N(lockTime/4)
+		get = func(ctx context.Context, k StoreKey) (func(), bool, error) {
+			unlock, err := locker.Lock(ctx, k)
+			return unlock, true, err
+		}
+	}
+	got, err := bounded(s, ctx, limit, func(ctx context.Context) (l lock, err error) {
+		l.unlock, l.ok, err = get(ctx, k)
+		return l, err
+	}, release)
+	switch {
+	case wait && errors.Is(err, context.DeadlineExceeded):
+		err = errLockHeld
+	case err == nil && !got.ok:
+		return nothing, lockTaken
+	case err == nil && got.unlock == nil:
+		err = errNoUnlock
+	}
+	s.report("lock", err)
+	if err != nil {
+		return nothing, lockLost
+	}
+	return func() { release(got) }, locked
+}
+
+// bounded makes a call of the store within a time. What arrives too late is given
+// to drop.
+func bounded[T any](s *storage, ctx context.Context, limit time.Duration, call func(context.Context) (T, error), drop func(T)) (T, error) {
+	var none T
+	s.mu.Lock()
+	resting := time.Now().Before(s.restsUntil)
+	s.mu.Unlock()
+	if resting {
+		return none, errResting
+	}
+	type end struct {
+		value T
+		err   error
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	ended := make(chan end) // not buffered: what is sent is also received
+	go func() {
+		e := end{err: errStoreDied}
+		defer func() {
+			select {
+			case ended <- e:
+			case <-ctx.Done():
+				if e.err == nil && drop != nil {
+					drop(e.value)
+				}
+			}
+		}()
+		defer recovered("TokenStore", &e.err)
+		e.value, e.err = call(ctx)
+	}()
+	select {
+	case e := <-ended:
+		return e.value, e.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// report writes a fault to the log, once until that sort of call works again.
+func (s *storage) report(call string, err error) {
+	if errors.Is(err, errResting) || errors.Is(err, context.Canceled) || err != nil && !isFault(err) {
+		return // says nothing of the store
+	}
+	if fault, news := s.note(call, err); news {
+		s.logger.Warn("ampauth: the token store is of no use", "reason", fault)
+	}
+}
+
+func (s *storage) note(call string, err error) (fault string, news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		delete(s.reported, call)
+		return "", false
+	}
+	if !errors.Is(err, ErrNoToken) && err != errLockHeld {
+		s.restsUntil = time.Now().Add(storeRest)
+	}
+	fault = reasonOf(err)
+	for _, known := range s.reported {
+		if known == fault {
+			return fault, false
+		}
+	}
+	if s.reported == nil {
+		s.reported = make(map[string]string)
+	}
+	s.reported[call] = fault
+	return fault, true
+}
+
+// wake ends the rest of the store.
+func (s *storage) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restsUntil = time.Time{}
+}
+
+// reasonOf is what is wrong, in the same words whether reading or writing met it.
+func reasonOf(err error) string {
+	if reason, ok := errors.AsType[miss](err); ok {
+		return string(reason)
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.Err != nil {
+		return causeText(e.Err)
+	}
+	return causeText(err)
+}

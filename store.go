@@ -1,0 +1,181 @@
+package ampauth
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A TokenStore keeps tokens between runs, and shares them between processes that
+// use the same account. It is an aid, never a condition: a [TokenManager] takes
+// any fault of it for a miss, says so in its log, and goes on from memory. One
+// that is also a [Locker] lets processes log in one at a time.
+//
+// [EncodeToken] and [DecodeToken] are all it takes to write one, and
+// storetest.Run says whether it keeps to this contract. Its methods must be safe
+// for concurrent use, end when ctx does, and show no token in an error.
+type TokenStore interface {
+	// Load returns the token stored for k, or an error that Is ErrNoToken if there
+	// is none that can be trusted.
+	Load(ctx context.Context, k StoreKey) (Token, error)
+
+	// Save stores the token for k in place of any other. A Load beside it returns
+	// the old token or the new one, whole.
+	Save(ctx context.Context, k StoreKey, t Token) error
+
+	// DeleteIf removes the token of k if it is rejected, and leaves any other, which
+	// somebody else may just have stored. To find none is no error.
+	DeleteIf(ctx context.Context, k StoreKey, rejected Secret) error
+}
+
+// A Locker is a [TokenStore] with a lock for each key, which at most one holder
+// has, in this process or another. The lock is for the login alone: no other
+// method waits for it. It is free when its holder dies. The unlock that comes without
+// an error is not nil; it does not block, and may be called from any goroutine and
+// more than once.
+type Locker interface {
+	// Lock waits for the lock until ctx ends.
+	Lock(ctx context.Context, k StoreKey) (unlock func(), err error)
+
+	// TryLock does not wait: ok is false if somebody else has the lock.
+	TryLock(ctx context.Context, k StoreKey) (unlock func(), ok bool, err error)
+}
+
+// ErrNoToken is what the error of [TokenStore.Load] Is when there is no token for
+// the key, or none that can be trusted.
+var ErrNoToken = errors.New("ampauth: no stored token")
+
+// A miss is an ErrNoToken with the reason, in words that show nothing of what was
+// found.
+type miss string
+
+// errTokenEnded is the one miss with a reason that is nobody's fault.
+const errTokenEnded = miss("the token has ended")
+
+// isFault reports whether err tells of something that is wrong with the store or
+// what is in it.
+func isFault(err error) bool {
+	if reason, ok := errors.AsType[miss](err); ok {
+		return reason != errTokenEnded
+	}
+	return err != nil && !errors.Is(err, ErrNoToken)
+}
+
+func (m miss) Error() string        { return ErrNoToken.Error() + ": " + string(m) }
+func (m miss) Is(target error) bool { return target == ErrNoToken }
+
+// A StoreKey says whose token it is: an account on a server. It is a hash of both,
+// prints as one, and can be the key of a map.
+type StoreKey struct{ sum [sha256.Size]byte }
+
+// NewStoreKey returns the key of a user on the server at baseURL. Spellings of one
+// URL (case of the host, default port, final slash) give the same key. A faulty
+// URL or an empty user name is an error that Is [ErrConfig].
+func NewStoreKey(baseURL, username string) (StoreKey, error) {
+	canonical, rule := canonicalBase(baseURL)
+	switch {
+	case rule != "":
+		return StoreKey{}, configFault("BaseURL", envBaseURL, rule)
+	case strings.TrimSpace(username) == "":
+		return StoreKey{}, configFault("Credentials.Username", envUsername, "is required")
+	}
+	return StoreKey{sha256.Sum256([]byte("ampauth token\x00" + canonical + "\x00" + username))}, nil
+}
+
+// String returns the key as 32 hexadecimal digits: a name for a file or a row.
+func (k StoreKey) String() string { return hex.EncodeToString(k.sum[:16]) }
+
+// Format writes what String returns, for every verb.
+func (k StoreKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
+
+// The record of a token is lines of text, each with a name and a value, in this
+// order and no other form; the last line break tells a whole record from a cut one.
+const (
+	recordHead   = "ampauth-token 1\n"
+	maxRecord    = 16 << 10
+	clockSkew    = 5 * time.Minute // how far ahead the clock of another machine may be
+	recordFormat = recordHead + "binding %s\nobtained %d\nexpires %d\ntoken "
+)
+
+// EncodeToken returns the record of a token for a [TokenStore]. It holds the token
+// in clear: keep it from others, and wipe it when it is written.
+func EncodeToken(k StoreKey, t Token) ([]byte, error) {
+	obtained, expires := unixOrZero(t.ObtainedAt), unixOrZero(t.ExpiresAt)
+	var record []byte
+	err := t.Value.Expose(func(value []byte) error {
+		if !headerSafe(value) {
+			return &Error{Op: "store", Kind: ErrSerialization, Outcome: NotSent, Err: errTokenShape}
+		}
+		head := fmt.Appendf(nil, recordFormat, hex.EncodeToString(k.sum[:]), obtained, expires)
+		record = make([]byte, 0, len(head)+len(value)+1) // no copies left behind by growing
+		record = append(append(append(record, head...), value...), '\n')
+		return nil
+	})
+	return record, err
+}
+
+// DecodeToken reads the record of a token. It is an error that Is [ErrNoToken],
+// with a reason in it, unless the record is whole, of a known version, made for k,
+// and holds a token that has not ended. The record is not changed; wipe it.
+func DecodeToken(k StoreKey, record []byte) (Token, error) {
+	if len(record) > maxRecord {
+		return Token{}, miss("the record is too large")
+	}
+	if !bytes.HasPrefix(record, []byte("ampauth-token ")) {
+		return Token{}, miss("the record is malformed")
+	}
+	if !bytes.HasPrefix(record, []byte(recordHead)) {
+		return Token{}, miss("the record is of another version")
+	}
+	rest := record[len(recordHead):]
+	var fields [4][]byte
+	for i, name := range []string{"binding ", "obtained ", "expires ", "token "} {
+		line, after, ok := bytes.Cut(rest, []byte("\n"))
+		value, named := bytes.CutPrefix(line, []byte(name))
+		if !ok || !named {
+			return Token{}, miss("the record is malformed")
+		}
+		fields[i], rest = value, after
+	}
+	obtained, okObtained := seconds(fields[1])
+	expires, okExpires := seconds(fields[2])
+	value := fields[3]
+	now := time.Now()
+	switch {
+	case len(rest) > 0 || !okObtained || !okExpires || !headerSafe(value):
+		return Token{}, miss("the record is malformed")
+	case string(fields[0]) != hex.EncodeToString(k.sum[:]):
+		return Token{}, miss("the record is of another account or server")
+	case obtained > now.Add(clockSkew).Unix():
+		return Token{}, miss("the record is from the future")
+	case expires != 0 && (expires <= now.Unix() || expires <= obtained):
+		return Token{}, errTokenEnded
+	}
+	return Token{Value: NewSecret(bytes.Clone(value)), ObtainedAt: timeOrZero(obtained), ExpiresAt: timeOrZero(expires)}, nil
+}
+
+func unixOrZero(t time.Time) int64 { // 0 for a time that is not set
+	return max(t.Unix(), 0)
+}
+
+func timeOrZero(unix int64) time.Time {
+	if unix == 0 {
+		return time.Time{}
+	}
+	return time.Unix(unix, 0)
+}
+
+// seconds reads Unix seconds as EncodeToken writes them.
+func seconds(b []byte) (n int64, ok bool) {
+	if len(b) > 12 { // in the year 33658 it is time for another version
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == string(b)
+}
