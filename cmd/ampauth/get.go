@@ -22,7 +22,8 @@ acts upon (as .../distributions/create/) is not repeated when its end is in doub
 
 The environment: AMP_API_BASE_URL, AMP_USERNAME, and AMP_PASSWORD or
 AMP_PASSWORD_FILE; API_RETRY_MAX_ATTEMPTS, API_RETRY_BASE_DELAY_MS,
-API_RETRY_MAX_DELAY_MS and API_REQUEST_TIMEOUT_SECONDS if you like.
+API_RETRY_MAX_DELAY_MS and API_REQUEST_TIMEOUT_SECONDS if you like; AMP_TOKEN_DIR or
+AMP_TOKEN_PERSISTENCE=true to keep the token between runs.
 
 Exit codes: 0 answered 2xx, 1 error or any other answer, 2 usage,
 4 not authenticated (the login was refused, or the answer is 401 or 403).

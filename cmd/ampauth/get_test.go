@@ -40,6 +40,7 @@ func setEnvironment(t *testing.T, environment map[string]string) {
 	for _, name := range []string{
 		"AMP_API_BASE_URL", "AMP_USERNAME", "AMP_PASSWORD", "AMP_PASSWORD_FILE", "API_RETRY_MAX_ATTEMPTS",
 		"API_RETRY_BASE_DELAY_MS", "API_RETRY_MAX_DELAY_MS", "API_REQUEST_TIMEOUT_SECONDS",
+		"AMP_TOKEN_DIR", "AMP_TOKEN_PERSISTENCE",
 	} {
 		t.Setenv(name, environment[name])
 	}

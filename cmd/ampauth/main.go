@@ -1,5 +1,6 @@
-// Command ampauth shows what package ampauth does (demo), and makes a single
-// authenticated request with it (get).
+// Command ampauth shows what package ampauth does (demo), makes a single
+// authenticated request with it (get), and tells of the stored token (status) or
+// removes it (logout).
 package main
 
 import (
@@ -25,6 +26,8 @@ const usage = `usage: ampauth <command> [arguments]
 
   demo      run a client against a fake AMP with faults, and judge what it did
   get PATH  make one authenticated GET; configured by the environment
+  status    tell what that configuration would use, and of the stored token
+  logout    remove the stored token
   help      show this
 
 ampauth <command> -h says more.
@@ -49,6 +52,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return runDemo(ctx, args[1:], stdout, stderr)
 	case "get":
 		return runGet(ctx, args[1:], stdout, stderr)
+	case "status":
+		return runStatus(ctx, args[1:], stdout, stderr)
+	case "logout":
+		return runLogout(ctx, args[1:], stdout, stderr)
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitOK
