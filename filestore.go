@@ -165,9 +165,6 @@ func write(ctx context.Context, dir *os.Root, k StoreKey, change func() error) e
 // lockIn returns a lock on a file in dir. The file is never removed: two could then
 // hold the lock, one on the old file and one on the new.
 func lockIn(dir *os.Root, name string) (*flock.Flock, error) {
-	if info, err := dir.Lstat(name); err == nil && info.IsDir() {
-		_ = dir.RemoveAll(name) // which nobody can have locked
-	}
 	switch f, err := createFile(dir, name); {
 	case err == nil:
 		_ = f.Close()

@@ -100,7 +100,7 @@ func TestFileStoreChild(t *testing.T) {
 		}
 	case "umask 0", "umask 0777":
 		mask, _ := strconv.ParseInt(strings.Fields(what)[1], 8, 0)
-		syscall.Umask(int(mask))
+		defer syscall.Umask(syscall.Umask(int(mask))) // a coverage report may follow
 		dropRoot(t)
 		unlock, err := s.Lock(t.Context(), k)
 		if err != nil {
@@ -190,6 +190,8 @@ func limit(t *testing.T, resource int, change func(*syscall.Rlimit)) {
 	if err := syscall.Getrlimit(resource, &l); err != nil {
 		t.Fatal(err)
 	}
+	before := l
+	t.Cleanup(func() { _ = syscall.Setrlimit(resource, &before) }) // a coverage report may follow
 	change(&l)
 	if err := syscall.Setrlimit(resource, &l); err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ type flight struct {
 	rejectedAt time.Time // when that was obtained, if it is known
 	held       *Error    // why there is no login now: then the store is looked at, and no more
 	unlocked   bool      // the lock of the store could not be had
+	adopting   bool      // a token is taken from the store
 
 	epoch uint64 // when it began; see install
 
@@ -211,7 +212,10 @@ func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) 
 	if f.epoch != m.epoch {
 		return s.token, false
 	}
-	m.pause, m.failures = pause{}, 0
+	if !f.adopting { // what another process got says nothing of our logins
+		m.pause = pause{}
+	}
+	m.failures = 0
 	m.retryAhead.Store(0)
 	// A replacement that is the refused token once more is kept all the same: that
 	// is what the next refusal is judged by.
@@ -226,8 +230,9 @@ func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) 
 // failed takes note of a flight that failed and returns the error for its waiters.
 func (m *TokenManager) failed(f *flight, err error) *Error {
 	e, ok := err.(*Error)
-	if ok && e == f.held {
-		return e // nothing was tried
+	if ok && e == f.held { // nothing was tried
+		m.retryAhead.Store(time.Now().Add(lookAgain + jitter(lookAgain)).UnixNano())
+		return e
 	}
 	if !ok {
 		e = noToken(clean(err))

@@ -167,7 +167,7 @@ func (m *TokenManager) ForceRefresh(ctx context.Context) (Token, error) {
 // Renew replaces a token that the API refused. If there is a newer one already
 // it is returned without a login. If logging in again gives the same token, or
 // the new one is refused at once as well, the refusal is final for a while, and
-// the error, at once, is one whose Outcome is Rejected.
+// the error, without another login, is one whose Outcome is Rejected.
 func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error) {
 	// Twice, since the first may join a login that began before the refusal.
 	for range 2 {
@@ -314,7 +314,13 @@ func (m *TokenManager) Clear(ctx context.Context) error {
 	if m.stored == nil {
 		return nil
 	}
-	return m.clearStore(ctx)
+	err := m.clearStore(ctx)
+	// Meanwhile a login may have begun, and taken what was still stored.
+	m.mu.Lock()
+	m.current.Store(nil)
+	m.epoch++
+	m.mu.Unlock()
+	return err
 }
 
 // forgive ends every reason not to log in; m.mu must be held.

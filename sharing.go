@@ -23,6 +23,9 @@ func (m *TokenManager) shareToken(ctx context.Context, f *flight, credentials Cr
 		return token, nil
 	}
 	if f.held != nil {
+		if f.purpose == replace {
+			_ = m.stored.deleteIf(ctx, key, f.rejected)
+		}
 		return Token{}, f.held
 	}
 	current := m.current.Load()
@@ -46,7 +49,7 @@ func (m *TokenManager) shareToken(ctx context.Context, f *flight, credentials Cr
 	token, kept, err := m.getToken(ctx, f, credentials)
 	if err == nil && kept && !f.unlocked { // without the lock it could be older than what is there
 		_ = m.stored.save(ctx, key, token)
-		if m.overtaken(f) { // by a Clear, which may not have seen it
+		if m.overtaken(f) { // by a Clear, which may not have seen it, or other credentials
 			_ = m.stored.deleteIf(ctx, key, token.Value)
 		}
 	}
@@ -80,12 +83,17 @@ func (m *TokenManager) adopt(ctx context.Context, f *flight, key StoreKey) (Toke
 	switch {
 	case s.token.IsExpired():
 		return Token{}, false
-	case f.purpose == replace && (loaded.Value.Equal(f.rejected) || loaded.ObtainedAt.Before(f.rejectedAt.Truncate(time.Second))):
-		return Token{}, false // what is older than a refused token was refused before
-	case current != nil && !current.token.IsExpired() && !later(loaded, current.token, now):
+	case f.purpose == replace:
+		// What is older than a refused token was refused before.
+		if loaded.Value.Equal(f.rejected) || later(f.rejectedAt, loaded.ObtainedAt, now) {
+			return Token{}, false
+		}
+	case current != nil && !current.token.IsExpired() && !later(loaded.ObtainedAt, current.token.ObtainedAt, now):
 		return Token{}, false
 	}
+	f.adopting = true
 	token, kept := m.install(f, s)
+	f.adopting = false
 	if !kept { // it was refused as well, or is another user's by now
 		return Token{}, false
 	}
@@ -94,10 +102,16 @@ func (m *TokenManager) adopt(ctx context.Context, f *flight, key StoreKey) (Toke
 	return token, f.purpose != refreshFirst
 }
 
-// later reports whether a was obtained after b, which may be from the future if the
-// clock was set back.
-func later(a, b Token, now time.Time) bool {
-	return a.ObtainedAt.After(b.ObtainedAt) || b.ObtainedAt.After(now)
+// later reports whether a is a later time than b, to the second, as stores keep it.
+// One that the clock has yet to reach, since it was set back, tells nothing.
+func later(a, b, now time.Time) bool {
+	switch {
+	case a.After(now):
+		return false
+	case b.After(now):
+		return true
+	}
+	return a.Unix() > b.Unix()
 }
 
 // clearStore removes the stored token of the current account, also one that Load
@@ -114,7 +128,7 @@ func (m *TokenManager) clearStore(ctx context.Context) error {
 	loaded, err := m.stored.load(ctx, key)
 	if _, unusable := errors.AsType[miss](err); unusable {
 		// Something can be deleted only by its value, so it gets one.
-		loaded = Token{Value: SecretFromString(rand.Text()), ObtainedAt: time.Now()}
+		loaded = Token{Value: SecretFromString(clearedMark + rand.Text()), ObtainedAt: time.Now()}
 		err = m.stored.save(ctx, key, loaded)
 	}
 	if err == nil {

@@ -45,9 +45,19 @@ func (s *storage) load(ctx context.Context, k StoreKey) (Token, error) {
 	if err == nil {
 		token.Value, err = copyOf(token.Value)
 	}
+	_ = token.Value.Expose(func(b []byte) error {
+		if bytes.HasPrefix(b, []byte(clearedMark)) {
+			token, err = Token{}, ErrNoToken
+		}
+		return nil
+	})
 	s.report("load", err)
 	return token, err
 }
+
+// clearedMark begins what a Clear puts in place of what it cannot delete otherwise,
+// for the moment until it is deleted. It is nobody's token.
+const clearedMark = "ampauth-cleared-"
 
 // copyOf returns a token of the same content, so that a store and a manager can
 // each destroy theirs.
@@ -162,6 +172,7 @@ func bounded[T any](s *storage, ctx context.Context, limit time.Duration, call f
 		value T
 		err   error
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	ended := make(chan end) // not buffered: what is sent is also received
@@ -183,13 +194,22 @@ func bounded[T any](s *storage, ctx context.Context, limit time.Duration, call f
 	case e := <-ended:
 		return e.value, e.err
 	case <-ctx.Done():
+		if caller.Err() != nil {
+			return none, &leftStore{caller.Err()}
+		}
 		return none, ctx.Err()
 	}
 }
 
+// A leftStore is no fault of the store: who called it has left.
+type leftStore struct{ error }
+
+func (e *leftStore) Unwrap() error { return e.error }
+
 // report writes a fault to the log, once until that sort of call works again.
 func (s *storage) report(call string, err error) {
-	if errors.Is(err, errResting) || errors.Is(err, context.Canceled) || err != nil && !isFault(err) {
+	_, left := errors.AsType[*leftStore](err)
+	if left || errors.Is(err, errResting) || errors.Is(err, context.Canceled) || err != nil && !isFault(err) {
 		return // says nothing of the store
 	}
 	if fault, news := s.note(call, err); news {

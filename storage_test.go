@@ -361,7 +361,12 @@ func TestPausedManagerTakesTheTokenOfAnother(t *testing.T) {
 		}
 		w.wantSent(1, 0)
 		w.token(w.manager(storedIn(store)))
-		w.token(paused)
+		adopted := w.token(paused)
+		w.wantSent(2, 0)
+		w.Revoke("issuer")
+		if _, err := paused.Renew(t.Context(), adopted); !errors.Is(err, ampauth.ErrObtainFailed) {
+			t.Errorf("got %v, and the server has asked to be left alone", err)
+		}
 		w.wantSent(2, 0)
 	})
 }
@@ -376,7 +381,7 @@ func TestHeldOffRefusalTakesTheTokenOfAnother(t *testing.T) {
 		if status, _ := get(t, client, w.url+"/api/assets"); status != 401 {
 			t.Fatalf("status %d", status)
 		}
-		time.Sleep(1100 * time.Millisecond) // within the time that the refusal is final
+		time.Sleep(300 * time.Millisecond) // within the time that the refusal is final
 		if _, err := w.manager(storedIn(store)).Obtain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -711,6 +716,85 @@ func TestClearForgetsTheStoredToken(t *testing.T) {
 		}
 		w.token(m)
 		w.wantSent(2, 0)
+	})
+}
+
+// A token that is asked for while the store is being cleared is another one.
+func TestClearUnderLoadForgetsTheToken(t *testing.T) {
+	ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
+		store := &faultyStore{memoryStore: newMemoryStore(), deleteIf: func(context.Context) error { time.Sleep(50 * time.Millisecond); return nil }}
+		m := w.manager(storedIn(store))
+		before := w.token(m)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			time.Sleep(10 * time.Millisecond)
+			w.token(m)
+		})
+		if err := m.Clear(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if w.token(m).Value.Equal(before.Value) {
+			t.Error("the token that was cleared is served again")
+		}
+	})
+}
+
+// What Clear puts in place of a record that nobody can read is nobody's token.
+func TestClearedStoreGivesNobodyAToken(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := &faultyStore{memoryStore: newMemoryStore(), deleteIf: func(context.Context) error { time.Sleep(500 * time.Millisecond); return nil }}
+		key, _ := ampauth.NewStoreKey(w.url+"/api", "issuer")
+		_ = store.Save(t.Context(), key, ampauth.Token{Value: ampauth.SecretFromString("a\r\nX-Evil: 1")})
+		a, b := w.manager(storedIn(store)), w.manager(storedIn(store))
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := a.Clear(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(100 * time.Millisecond)
+		w.token(b)
+		wg.Wait()
+		w.wantSent(1, 0)
+	})
+}
+
+func TestCallerWhoLeavesIsNoFaultOfTheStore(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		var records ampLog
+		m := w.manager(storedIn(store), records.into)
+		w.token(m)
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now())
+		defer cancel()
+		if err := m.Clear(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		w.token(m)
+		w.wantSent(1, 0)
+		if strings.Contains(records.String(), "of no use") {
+			t.Errorf("the store is blamed:\n%s", records.String())
+		}
+	})
+}
+
+func TestTokenRefusedDuringAPauseIsNotServedAfterIt(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		m := w.manager(storedIn(newMemoryStore()))
+		dead := w.token(m)
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 429, Header: http.Header{"Retry-After": {"120"}}})
+		if _, err := m.Obtain(t.Context()); err == nil {
+			t.Fatal("no pause")
+		}
+		w.Revoke("issuer")
+		if _, err := m.Renew(t.Context(), dead); err == nil {
+			t.Error("there was a token to be had")
+		}
+		time.Sleep(121 * time.Second)
+		if w.token(m).Value.Equal(dead.Value) {
+			t.Error("the refused token is served again")
+		}
 	})
 }
 
