@@ -337,6 +337,7 @@ func TestMutationThatALayerLeavesBehindIsPerformedOnce(t *testing.T) {
 			})
 			status := stubStatus(t, &ampauth.RetryTransport{Base: impatient, Retry: ampauth.RetryConfig{MutationTimeout: timeout}}, stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x")))
 			left.Wait()
+			time.Sleep(time.Second) // the dials that were left end
 			if status != 200 || performed != 1 {
 				t.Errorf("timeout %v: status %d after %d effects, want 200 after one", timeout, status, performed)
 			}
