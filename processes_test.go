@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -35,6 +36,8 @@ func TestProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var records ampLog
+	records.into(&cfg)
 	client, err := ampauth.NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -68,6 +71,15 @@ func TestProcess(t *testing.T) {
 		case "lock":
 			_, err := cfg.Store.(ampauth.Locker).Lock(t.Context(), key)
 			answer = fmt.Sprint("locked ", err)
+		case "events":
+			answer = fmt.Sprint(strings.Count(records.String(), "the token store is of no use"))
+		case "ordinary user":
+			dropRoot(t)
+		case "small files": // as on a full disk, no file can grow beyond this
+			signal.Ignore(syscall.SIGXFSZ)
+			limit(t, syscall.RLIMIT_FSIZE, func(l *syscall.Rlimit) { l.Cur = 50 })
+		case "read-only":
+			answer = fmt.Sprint(os.Chmod(cfg.Store.(*ampauth.FileStore).Dir, 0o500))
 		}
 		fmt.Println("process:", answer)
 	}
@@ -391,6 +403,41 @@ func sharedConfig(server *httptest.Server, store ampauth.TokenStore) ampauth.Con
 		BaseURL:     server.URL + "/api",
 		Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(canaryPassword)},
 		Store:       store,
+	}
+}
+
+// A disk that takes nothing more is told of once, and costs no request.
+func TestProcessGoesOnWithoutItsStore(t *testing.T) {
+	for _, spoil := range []string{"small files", "read-only", "deleted"} {
+		t.Run(spoil, func(t *testing.T) {
+			t.Parallel()
+			fake, server, _ := startShared(t, asItIs)
+			dir := filepath.Join(openDirectory(t), "tokens")
+			p := startProcess(t, server, dir)
+			p.do("ordinary user")
+			if answer := p.do("get"); answer != "200 OK" {
+				t.Fatal(answer)
+			}
+			if spoil != "deleted" {
+				p.do(spoil)
+			} else if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				fake.Revoke("issuer")
+				if answer := p.do("get"); answer != "200 OK" {
+					t.Error(answer)
+				}
+			}
+			if answer := p.do("get"); answer != "200 OK" {
+				t.Error(answer)
+			}
+			wantLogins(t, fake, 4, 0) // memory goes on
+			if events := p.do("events"); events != "1" {
+				t.Errorf("%s records of it, want 1", events)
+			}
+			_ = os.Chmod(dir, 0o700) // for the cleanup
+		})
 	}
 }
 
