@@ -16,7 +16,7 @@ const (
 )
 
 // discard drains and closes the body of a response that nobody wants, within d. The
-// attempt it belongs to is over then.
+// attempt it belongs to, if any, is over then.
 func discard(a *attempt, body io.ReadCloser, d time.Duration) {
 	defer a.release()
 	if body == http.NoBody {

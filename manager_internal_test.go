@@ -293,10 +293,12 @@ func TestClockThatWasSetBackDoesNotStretchTheHoldOff(t *testing.T) {
 func TestTimesOfATokenAreThoseOfTheWallClock(t *testing.T) {
 	m, _ := newServedManager(t, 0)
 	defer m.Close()
-	s := m.newSnapshot(SecretFromString("a"))
-	for name, at := range map[string]time.Time{"ObtainedAt": s.token.ObtainedAt, "ExpiresAt": s.token.ExpiresAt} {
-		if at != at.Round(0) {
-			t.Errorf("%s holds a reading of the monotonic clock", name)
+	stored := Token{Value: SecretFromString("b"), ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute)}
+	for name, s := range map[string]*snapshot{"new": m.newSnapshot(SecretFromString("a")), "stored": m.snapshotOf(stored)} {
+		for field, at := range map[string]time.Time{"ObtainedAt": s.token.ObtainedAt, "ExpiresAt": s.token.ExpiresAt} {
+			if at != at.Round(0) {
+				t.Errorf("%s of a %s token holds a reading of the monotonic clock", field, name)
+			}
 		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 
 // An Outcome says how far an attempt got. Together with the [Operation] it
 // decides whether a request may be sent again. That of a call is its last
-// attempt's, or Ambiguous when an earlier one may have been performed.
+// attempt's, unless an earlier one got further: it is Ambiguous when that may have
+// been performed.
 type Outcome int
 
 const (

@@ -23,12 +23,13 @@ func (s *snapshot) fresh(now int64) bool { return s.obtainedAt <= now && now < s
 
 // newSnapshot sets the times of a token that arrived now.
 func (m *TokenManager) newSnapshot(value Secret) *snapshot {
-	return m.snapshotOf(Token{Value: value, ObtainedAt: time.Now().Round(0)}) // wall clock only
+	return m.snapshotOf(Token{Value: value, ObtainedAt: time.Now()})
 }
 
 // snapshotOf sets the times of a token that was obtained at a known time. It ends
 // with its lifetime, or at an earlier end of its own.
 func (m *TokenManager) snapshotOf(token Token) *snapshot {
+	token.ObtainedAt = token.ObtainedAt.Round(0) // wall clock only
 	s := &snapshot{
 		token:      token,
 		obtainedAt: token.ObtainedAt.UnixNano(),

@@ -45,10 +45,10 @@ func replaceFile(dir *os.Root, name, temporary string, content []byte) error {
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
-	if info, statErr := dir.Lstat(name); statErr == nil && info.IsDir() {
-		_ = dir.RemoveAll(name) // which no rename replaces
-	}
 	if err == nil {
+		if info, statErr := dir.Lstat(name); statErr == nil && info.IsDir() {
+			_ = dir.RemoveAll(name) // which no rename replaces
+		}
 		err = dir.Rename(temporary, name)
 	}
 	if err != nil {
