@@ -21,6 +21,9 @@ type attempt struct {
 	request http.Request
 	body    io.ReadCloser // the response's, once the caller has it
 
+	below *AuthTransport // what the request goes to right away, if it is one
+	value [1]string      // of the Authorization field that it adds
+
 	number  int32         // from 1
 	status  int32         // of the response, once the caller has it
 	proof   atomic.Uint32 // how far it got; the connections of safe operations are not traced

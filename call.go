@@ -17,7 +17,7 @@ type call struct {
 	t         *RetryTransport
 	req       *http.Request
 	ctx       context.Context
-	config    RetryConfig
+	config    *RetryConfig
 	operation Operation
 	bodies    bodySource
 	body      io.ReadCloser // for the next attempt
@@ -53,13 +53,14 @@ type result struct {
 
 // prepare checks and resolves what the call needs.
 func (c *call) prepare() error {
-	if faults := c.t.Retry.faults(); faults != nil {
-		return errors.Join(faults...)
+	c.t.once.Do(c.t.resolve)
+	if c.t.fault != nil {
+		return c.t.fault
 	}
 	if c.req.URL == nil || c.req.Header == nil {
 		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: errors.New("the request has no URL or no header map")}
 	}
-	c.config = c.t.Retry.resolved()
+	c.config = &c.t.config
 	c.operation = c.t.operation(c.req)
 	return nil
 }
@@ -75,7 +76,8 @@ func (c *call) run() (*http.Response, error) {
 		if !c.bodies.used {
 			c.body, _ = c.bodies.next() // the first cannot fail
 		}
-		r := c.try()
+		var r result
+		c.try(&r)
 		again, wait := c.again(&r)
 		if !again {
 			return c.finish(&r)
@@ -108,8 +110,8 @@ func (c *call) drainTime() time.Duration {
 	return drainTime
 }
 
-// try makes one attempt.
-func (c *call) try() (r result) {
+// try makes one attempt, whose end is written to r.
+func (c *call) try(r *result) {
 	a := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
 	a.request.Body, c.body = c.body, nil
 	if body := a.request.Body; c.bodies.once != nil && a.cancel != nil {
@@ -123,6 +125,8 @@ func (c *call) try() (r result) {
 	}
 	a.apart = a.mutates || c.apart
 	a.login = c.t.login
+	base := c.t.base()
+	a.below, _ = base.(*AuthTransport)
 	if c.unexpected {
 		a.request.Header = a.request.Header.Clone()
 		a.request.Header.Del("Expect")
@@ -145,20 +149,20 @@ func (c *call) try() (r result) {
 			a.release() // a panic passes through
 		}
 	}()
-	resp, err := c.t.split.roundTrip(c.t.base(), &a.request, a)
+	resp, err := c.t.split.roundTrip(base, &a.request, a)
 	returned = true
-	r = c.judge(a, resp, err)
+	r.attempt, r.resp, r.err = a, resp, err
+	c.judge(r)
 	if logged {
-		c.logAttempt(&r, time.Since(began))
+		c.logAttempt(r, time.Since(began))
 	}
-	return r
 }
 
 var errNoResponse = errors.New("the transport below returned neither a response nor an error")
 
 // judge finds out how far the attempt got.
-func (c *call) judge(a *attempt, resp *http.Response, err error) result {
-	r := result{attempt: a, resp: resp, err: err}
+func (c *call) judge(r *result) {
+	a, resp, err := r.attempt, r.resp, r.err
 	switch {
 	case err != nil && resp != nil && resp.Body != nil:
 		_ = resp.Body.Close()
@@ -167,7 +171,7 @@ func (c *call) judge(a *attempt, resp *http.Response, err error) result {
 		r.resp = nil
 	case resp == nil:
 		r.err, r.final = errNoResponse, true
-		return r
+		return
 	default:
 		if resp.Body == nil {
 			resp.Body = http.NoBody
@@ -183,23 +187,22 @@ func (c *call) judge(a *attempt, resp *http.Response, err error) result {
 			// This answer is to the last of several, and says nothing of the others.
 			r.outcome, r.refusal = Answered, nil
 		}
-		c.noteRetryAfter(&r)
-		return r
+		c.noteRetryAfter(r)
+		return
 	}
 	inner, ours := errors.AsType[*Error](err)
 	switch {
 	case a.gotNoToken(), ours && inner.Outcome == NotSent && !a.connected():
 		// What could be done about it was done below.
 		r.outcome, r.final = NotSent, true
-		return r
+		return
 	case errors.Is(err, errNoResponse): // from an AuthTransport below
 		r.err, r.final = errNoResponse, true
-		return r
+		return
 	}
 	r.outcome = a.errorOutcome(err)
 	r.timedOut = a.timedOut() && c.ctx.Err() == nil
 	r.final = untrusted(err) || errors.Is(err, ErrConfig) || errors.Is(err, ErrClosed)
-	return r
 }
 
 // noteRetryAfter reads a Retry-After and shuts the gate if it is to be honoured.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	"golang.org/x/time/rate"
 )
@@ -55,6 +56,10 @@ type RetryTransport struct {
 	// exhausted. If nil, nothing is logged.
 	Logger *slog.Logger
 
+	once   sync.Once // sets what follows
+	config RetryConfig
+	fault  error
+
 	gates    gates
 	budget   budget
 	split    split
@@ -83,6 +88,11 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *RetryTransport) CloseIdleConnections() {
 	closeIdleConnections(t.base())
 	t.split.closeIdle()
+}
+
+func (t *RetryTransport) resolve() {
+	t.config = t.Retry.resolved()
+	t.fault = t.Retry.Validate()
 }
 
 func (t *RetryTransport) base() http.RoundTripper { return baseOrDefault(t.Base) }

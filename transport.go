@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,16 +83,7 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, notSent(req, a, err)
 	}
 
-	// One allocation for the copy and the header's value. The value belongs to
-	// this request alone, since a layer below may edit it in place.
-	authorized := &struct {
-		request http.Request
-		value   [1]string
-	}{request: *req, value: [1]string{value}}
-	header["Authorization"] = authorized.value[:]
-	authorized.request.Header = header
-
-	resp, rtErr := t.split.roundTrip(base, &authorized.request, a)
+	resp, rtErr := t.split.roundTrip(base, t.authorized(req, header, value, a), a)
 	switch {
 	case rtErr != nil:
 		if resp != nil && resp.Body != nil {
@@ -148,25 +141,66 @@ func (t *AuthTransport) admits(req *http.Request) bool {
 		(req.Host == "" || req.Host == req.URL.Host || t.origin.admits(req.URL.Scheme, req.Host))
 }
 
-// withoutAuthorization copies h, with room for one more field, but for empty
-// Authorization fields. theirs reports that the caller set one that is not empty;
-// then there is no copy. The spelling of the key is the caller's.
+// withoutAuthorization copies h but for empty Authorization fields. theirs reports
+// that the caller set one that is not empty; then there is no copy. The spelling of
+// the key is the caller's.
 func withoutAuthorization(h http.Header) (copied http.Header, theirs bool) {
-	const name = "Authorization"
-	copied = make(http.Header, len(h)+1)
+	empty, spare := false, false
 	for key, values := range h {
-		if len(key) == len(name) && strings.EqualFold(key, name) {
+		if isAuthorization(key) {
 			for _, v := range values {
 				if v != "" {
 					return nil, true
 				}
 			}
-			continue
+			empty = true
 		}
-		// Cut to its length, so that an append below does not write into the caller's.
-		copied[key] = values[:len(values):len(values)]
+		spare = spare || len(values) < cap(values)
+	}
+	if h == nil || len(h) == mapGroup {
+		// A clone would be full, and grow with the next field. This one has room.
+		copied = make(http.Header, len(h)+1)
+		maps.Copy(copied, h)
+	} else {
+		copied = maps.Clone(h)
+	}
+	if spare {
+		// Cut to their length, so that an append below does not write into the caller's.
+		for key, values := range copied {
+			copied[key] = slices.Clip(values)
+		}
+	}
+	if empty {
+		maps.DeleteFunc(copied, func(key string, _ []string) bool { return isAuthorization(key) })
 	}
 	return copied, false
+}
+
+// mapGroup is the number of entries that a map keeps without a table.
+const mapGroup = 8
+
+func isAuthorization(key string) bool {
+	const name = "Authorization"
+	return len(key) == len(name) && strings.EqualFold(key, name)
+}
+
+// authorized returns req with another header, and value in it. The value belongs to
+// this request alone, since a layer below may edit it in place.
+func (t *AuthTransport) authorized(req *http.Request, header http.Header, value string, a *attempt) *http.Request {
+	if a != nil && a.below == t && req == &a.request {
+		// The attempt's copy will do: nobody is between who could see what is in it.
+		a.value[0] = value
+		header["Authorization"] = a.value[:]
+		req.Header = header
+		return req
+	}
+	copied := &struct {
+		request http.Request
+		value   [1]string
+	}{*req, [1]string{value}}
+	header["Authorization"] = copied.value[:]
+	copied.request.Header = header
+	return &copied.request
 }
 
 // authorization returns a token and the header value made of it.

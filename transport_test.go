@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
+	"github.com/google/go-cmp/cmp"
 )
 
 // roundTripFunc is somebody else's layer.
@@ -293,6 +295,117 @@ func TestCallersRequestIsUntouched(t *testing.T) {
 			}
 			req.Body, _ = req.GetBody()
 		})
+	}
+}
+
+func TestLayersAboveTheTokenNeverSeeIt(t *testing.T) {
+	type stack func(spy func(http.RoundTripper) http.RoundTripper, base http.RoundTripper) http.RoundTripper
+	for name, build := range map[string]stack{
+		"alone": func(spy func(http.RoundTripper) http.RoundTripper, base http.RoundTripper) http.RoundTripper {
+			return spy(authOver(base))
+		},
+		"below a RetryTransport": func(spy func(http.RoundTripper) http.RoundTripper, base http.RoundTripper) http.RoundTripper {
+			return &ampauth.RetryTransport{Base: spy(authOver(base))}
+		},
+		"below one of another origin": func(spy func(http.RoundTripper) http.RoundTripper, base http.RoundTripper) http.RoundTripper {
+			other := &ampauth.AuthTransport{Base: spy(authOver(base)), Source: static("tok"), Origin: "https://other.test"}
+			return &ampauth.RetryTransport{Base: other}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := 0
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if req.Header.Get("Authorization") != "" {
+					sent++
+				}
+				if sent == 1 {
+					return answer(503, "", ""), nil
+				}
+				resp := answer(200, "", "")
+				resp.Request = req
+				return resp, nil
+			})
+			spied := 0
+			spy := func(next http.RoundTripper) http.RoundTripper {
+				return roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					resp, err := next.RoundTrip(req) // the very request, as layers that only log do
+					spied++
+					if err != nil || req.Header["Authorization"] != nil || resp.Request.Header["Authorization"] != nil {
+						t.Errorf("a layer above sees %v (%v)", req.Header, err)
+					}
+					return resp, err
+				})
+			}
+			synctest.Test(t, func(t *testing.T) {
+				resp, err := build(spy, base).RoundTrip(sevenFields(t, "GET", "/assets", nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+			})
+			if sent == 0 || spied != sent {
+				t.Errorf("%d requests had the token, the layer above saw %d", sent, spied)
+			}
+		})
+	}
+}
+
+func TestEveryHeaderReachesTheServerWithTheToken(t *testing.T) {
+	for fields := range 40 {
+		for _, empty := range []string{"", "Authorization", "AUTHORIZATION"} {
+			header := make(http.Header)
+			for i := range fields {
+				name := fmt.Sprintf("X-Field-%d", i)
+				header[name] = append(make([]string, 0, i%3+1), name)
+			}
+			if empty != "" {
+				header[empty] = []string{""}
+			}
+			before := header.Clone()
+			want := header.Clone()
+			if empty != "" {
+				delete(want, empty)
+			}
+			want["Authorization"] = []string{"token 0123456789abcdef0123456789abcdef01234567"}
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if diff := cmp.Diff(want, req.Header); diff != "" {
+					t.Errorf("%d fields, empty %q (-want +sent):\n%s", fields, empty, diff)
+				}
+				for name := range req.Header {
+					req.Header.Add(name, "appended")
+				}
+				return answer(200, "", ""), nil
+			})
+			for _, rt := range []http.RoundTripper{authOver(base), &ampauth.RetryTransport{Base: authOver(base)}} {
+				req, _ := http.NewRequest("GET", "https://amp.test/api/assets", nil)
+				req.Header = header
+				if _, err := rt.RoundTrip(req); err != nil {
+					t.Fatal(err)
+				}
+				for name, values := range header {
+					if spare := values[:cap(values)]; slices.Contains(spare, "appended") {
+						t.Errorf("%d fields: an append below wrote into the caller's %s", fields, name)
+					}
+				}
+			}
+			if diff := cmp.Diff(before, header); diff != "" {
+				t.Errorf("%d fields: the caller's header changed (-before +after):\n%s", fields, diff)
+			}
+		}
+	}
+}
+
+func TestRequestWithoutAHeaderMapGetsTheToken(t *testing.T) {
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.Header.Get("Authorization") == "" {
+			t.Error("no token")
+		}
+		return answer(200, "", ""), nil
+	})
+	req, _ := http.NewRequest("GET", "https://amp.test/api/assets", nil)
+	req.Header = nil
+	if _, err := authOver(base).RoundTrip(req); err != nil || req.Header != nil {
+		t.Error(err, req.Header)
 	}
 }
 
