@@ -1,0 +1,57 @@
+package bench
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/ampauth/ampauth"
+)
+
+// This package's own layers, with their defaults: ClassifyAMP, the budget of 100
+// retries, no logger.
+
+func newManager(s Setup) *ampauth.TokenManager {
+	m, err := ampauth.NewTokenManager(ampauth.Config{
+		BaseURL:       s.URL,
+		Credentials:   ampauth.Credentials{Username: username, Password: ampauth.SecretFromString(password)},
+		HTTPClient:    &http.Client{Transport: s.Logins},
+		Lifetime:      s.Lifetime,
+		RefreshWindow: s.Window,
+		Renewal:       ampauth.ObtainOnly, // as the peers' sources do
+		Retry:         ampauth.RetryConfig{BaseDelay: s.BaseDelay, MaxDelay: s.MaxDelay},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func ampauthTokens(s Setup) TokenReader {
+	m := newManager(s)
+	return func(ctx context.Context) error {
+		_, err := m.Token(ctx)
+		return err
+	}
+}
+
+func ampauthAuth(s Setup) Sender {
+	t := &ampauth.AuthTransport{Base: s.Base, Source: newManager(s)}
+	return t.RoundTrip
+}
+
+func ampauthRetry(s Setup) Sender { return retrying(s, s.Base) }
+
+func ampauthStack(s Setup) Sender {
+	s = s.withDefaults()
+	return retrying(s, &ampauth.AuthTransport{Base: s.Base, Source: newManager(s)})
+}
+
+func retrying(s Setup, base http.RoundTripper) Sender {
+	config := ampauth.RetryConfig{MaxAttempts: attempts, BaseDelay: s.BaseDelay, MaxDelay: s.MaxDelay,
+		Timeout: s.Timeout, MutationTimeout: s.Timeout}
+	if s.Timeout == 0 {
+		config.Timeout, config.MutationTimeout = -1, -1
+	}
+	t := &ampauth.RetryTransport{Base: base, Retry: config}
+	return t.RoundTrip
+}

@@ -1,0 +1,83 @@
+package bench
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The comparison is fair only if all are put together to do the same.
+
+func TestEveryStackGetsThroughALogin(t *testing.T) {
+	all := append(append([]Layer{}, stacks...), tokenHolders...)
+	for _, http2 := range []bool{false, true} {
+		server := serve(http2, 0, answerTwoBytes)
+		defer server.Close()
+		for _, timeout := range []time.Duration{0, timeoutOfAttempt} {
+			for _, c := range all {
+				base := server.transport(2)
+				defer base.CloseIdleConnections()
+				s := server.setup(base)
+				s.Timeout = timeout
+				send, before := c.Over(s), server.logins.Load()
+				for _, r := range []*request{get(server.apiURL() + "/assets"), post(server.apiURL()+"/assets/issue", 1<<10)} {
+					for range 2 {
+						if err := finish(send(r.again())); err != nil {
+							t.Errorf("%s, HTTP/2 %t, timeout %s: %v", c.Name, http2, timeout, err)
+						}
+					}
+				}
+				if n := server.logins.Load() - before; n != 1 {
+					t.Errorf("%s logged in %d times", c.Name, n)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryRetryLayerTriesThreeTimes(t *testing.T) {
+	for _, c := range append(retryLayers, Layer{"failsafe-go with its budget", failsafeBudgetRetry}) {
+		for _, timeout := range []time.Duration{0, timeoutOfAttempt} {
+			var tries atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				tries.Add(1)
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}))
+			defer server.Close()
+			base := http.DefaultTransport.(*http.Transport).Clone()
+			defer base.CloseIdleConnections()
+			s := Setup{Base: base, URL: server.URL + "/api", Timeout: timeout, BaseDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond}
+			if err := finish(c.Over(s.withDefaults())(get(s.URL + "/assets").Request)); err == nil {
+				t.Errorf("%s: no error after 503", c.Name)
+			}
+			if n := tries.Load(); n != attempts {
+				t.Errorf("%s, timeout %s: %d attempts", c.Name, timeout, n)
+			}
+		}
+	}
+}
+
+func TestEveryTimeoutEndsAnAttempt(t *testing.T) {
+	for _, c := range retryLayers {
+		stalls := make(chan struct{})
+		var tries atomic.Int32
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if tries.Add(1) == 1 {
+				select {
+				case <-r.Context().Done():
+				case <-stalls:
+				}
+			}
+		}))
+		base := http.DefaultTransport.(*http.Transport).Clone()
+		s := Setup{Base: base, URL: server.URL + "/api", Timeout: 50 * time.Millisecond, BaseDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond}
+		if err := finish(c.Over(s.withDefaults())(get(s.URL + "/assets").Request)); err != nil || tries.Load() != 2 {
+			t.Errorf("%s: %v after %d attempts", c.Name, err, tries.Load())
+		}
+		close(stalls)
+		base.CloseIdleConnections()
+		server.Close()
+	}
+}

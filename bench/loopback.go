@@ -1,0 +1,230 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"runtime/metrics"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ampauth/ampauth"
+)
+
+// loopback measures requests over real sockets: HTTP/1.1 in clear and HTTP/2 over
+// TLS, client and server in this process.
+func loopback(o Options) (Section, error) {
+	section := Section{Text: "Client and server share the process and the cores, and the same work of net/http is in every row. CPU (getrusage, user and system), allocations and goroutines are what the layers add to a bare transport in the same round; over HTTP/2 all callers share one connection. All have a timeout per attempt of 10 s.\n\nA POST here is a mutation. ampauth sends each over a connection of its own, so that no dead connection leaves it in doubt: that costs a dial, over TLS a handshake. The row below shows the same without that, for a POST which may be repeated (WithOperation)."}
+	kinds := []struct {
+		name  string
+		http2 bool
+		body  int
+	}{
+		{"GET over HTTP/1.1", false, 0},
+		{"GET over HTTP/2", true, 0},
+		{"POST of 1 KiB over HTTP/1.1", false, 1 << 10},
+		{"POST of 1 KiB over HTTP/2", true, 1 << 10},
+	}
+	rounds, done := pick(o, 25, 3), 0
+	tick := func() {
+		done++
+		o.progress(done, 2*len(kinds)*rounds)
+	}
+	var allocs, bytes, started float64 // that ampauth adds to a GET, at most
+	for _, kind := range kinds {
+		contestants := append([]Layer{{"bare transport", bareTransport}}, stacks...)
+		n := pick(o, 4000, 1500)
+		if kind.body > 0 {
+			contestants = slices.Insert(contestants, 2, Layer{"ampauth, may be repeated", idempotent(ampauthStack)})
+			n = pick(o, 500, 64)
+		}
+		one, err := loopbackRounds(contestants, exchange{kind.http2, kind.body, 1, n}, rounds, tick)
+		if err != nil {
+			return Section{}, err
+		}
+		many, err := loopbackRounds(contestants, exchange{kind.http2, kind.body, 64, n}, rounds, tick)
+		if err != nil {
+			return Section{}, err
+		}
+		t := table("**"+kind.name+"**", "contestant", "requests per second, 1 caller", "64 callers", "CPU added to a request, 1 caller", "64 callers", "allocations added", "bytes added", "goroutines started")
+		for i, c := range contestants {
+			rates := []string{c.Name, asCount(estimateOf(one[i].rate).median), asCount(estimateOf(many[i].rate).median)}
+			if i == 0 {
+				t.add(append(rates, "("+asUs(estimateOf(one[i].cpu))+" in all)", "("+asUs(estimateOf(many[i].cpu))+" in all)", "", "", "")...)
+				continue
+			}
+			// The least of all rounds: what the runtime does by itself only adds to it.
+			added := func(a, b []float64) float64 { return slices.Min(a) - slices.Min(b) }
+			a, size, g := added(one[i].allocs, one[0].allocs), added(one[i].bytes, one[0].bytes), added(one[i].goroutines, one[0].goroutines)
+			t.add(append(rates, asUs(estimateOf(excess(one[i].cpu, one[0].cpu))), asUs(estimateOf(excess(many[i].cpu, many[0].cpu))),
+				fmt.Sprintf("%.1f", a), asCount(size), fmt.Sprintf("%.2f", max(g, 0)))...)
+			if i == 1 && kind.body == 0 {
+				allocs, bytes, started = max(allocs, a), max(bytes, size), max(started, g)
+			}
+		}
+		section.Tables = append(section.Tables, t)
+		if kind.body == 0 {
+			more := func(callers string, samples []loopbackSample) Goal {
+				return atMost(kind.name+", "+callers+", CPU of a request more than the pair's", cheapestPair.Name+", "+bothTimeout, 0,
+					estimateOf(excess(samples[1].cpu, samples[2].cpu)), asUs)
+			}
+			section.Goals = append(section.Goals, more("1 caller", one), more("64 callers", many))
+		}
+	}
+	section.Goals = append(section.Goals,
+		counted("GET over a socket, timeout on, added", "the bare transport", "at most 11 allocations, 1792 B",
+			fmt.Sprintf("%.0f, %.0f B", allocs, bytes), allocs < 11.5 && bytes < 1792),
+		counted("GET over a socket, goroutines started by the layers", "the bare transport", "none", fmt.Sprintf("%.2f", started), started < .1))
+	return section, nil
+}
+
+func bareTransport(s Setup) Sender { return s.Base.RoundTrip }
+
+// idempotent says of every request that it may be repeated.
+func idempotent(layer func(Setup) Sender) func(Setup) Sender {
+	return func(s Setup) Sender {
+		send := layer(s)
+		return func(req *http.Request) (*http.Response, error) {
+			return send(req.WithContext(ampauth.WithOperation(req.Context(), ampauth.IdempotentOperation)))
+		}
+	}
+}
+
+// An exchange is n requests by so many callers.
+type exchange struct {
+	http2      bool
+	body       int // bytes; 0: a GET
+	callers, n int
+}
+
+func (e exchange) request(url string) *request {
+	if e.body > 0 {
+		return post(url+"/assets/issue", e.body)
+	}
+	return get(url + "/assets")
+}
+
+// A loopbackSample is what one request takes, a value for each round.
+type loopbackSample struct{ rate, cpu, allocs, bytes, goroutines []float64 }
+
+// loopbackRounds lets every contestant have the exchange in each round, over
+// connections of its own.
+func loopbackRounds(contestants []Layer, e exchange, rounds int, tick func()) ([]loopbackSample, error) {
+	server := serve(e.http2, 0, answerTwoBytes)
+	defer server.Close()
+	senders := make([]Sender, len(contestants))
+	for i, c := range contestants {
+		base := server.transport(e.callers)
+		defer base.CloseIdleConnections()
+		s := server.setup(base)
+		s.Timeout = timeoutOfAttempt
+		senders[i] = c.Over(s)
+	}
+	// The bare transport cannot log in, so it is given a token.
+	logins := server.transport(1)
+	defer logins.CloseIdleConnections()
+	g, err := server.setup(logins).logIn(context.Background())
+	if err != nil {
+		return nil, err
+	}
+
+	samples := make([]loopbackSample, len(contestants))
+	for round := -1; round < rounds; round++ { // the first warms connections and caches
+		for i := range senders {
+			i = (i + round + 1) % len(senders)
+			token := ""
+			if i == 0 {
+				token = g.value
+			}
+			use, err := e.send(senders[i], server.apiURL(), token)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", contestants[i].Name, err)
+			}
+			if round >= 0 {
+				samples[i].add(use, float64(e.n))
+			}
+		}
+		if round >= 0 {
+			tick()
+		}
+	}
+	return samples, nil
+}
+
+// add notes what n requests took.
+func (s *loopbackSample) add(u usage, n float64) {
+	s.rate = append(s.rate, n/u.wall.Seconds())
+	s.cpu = append(s.cpu, float64(u.cpu.Nanoseconds())/1e3/n)
+	s.allocs = append(s.allocs, float64(u.allocs)/n)
+	s.bytes = append(s.bytes, float64(u.bytes)/n)
+	s.goroutines = append(s.goroutines, float64(u.goroutines)/n)
+}
+
+// A usage is what the process took meanwhile.
+type usage struct {
+	wall, cpu                 time.Duration
+	allocs, bytes, goroutines uint64
+}
+
+// send has the exchange, each caller with a request of its own, and with a token,
+// unless that is empty.
+func (e exchange) send(send Sender, url, token string) (usage, error) {
+	runtime.GC()
+	before := usageNow()
+	began := time.Now()
+	var wg sync.WaitGroup
+	errs := make([]error, e.callers)
+	for caller := range e.callers {
+		wg.Go(func() {
+			r := e.request(url)
+			if token != "" {
+				r.Header.Set("Authorization", "token "+token)
+			}
+			for i := caller; i < e.n; i += e.callers {
+				if err := finish(send(r.again())); err != nil {
+					errs[caller] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	after := usageNow()
+	return usage{
+		wall: time.Since(began), cpu: after.cpu - before.cpu,
+		allocs: after.allocs - before.allocs, bytes: after.bytes - before.bytes, goroutines: after.goroutines - before.goroutines,
+	}, errors.Join(errs...)
+}
+
+// finish reads a response to its end. One that is no success is an error.
+func finish(resp *http.Response, err error) error {
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return errors.New(resp.Status)
+	}
+	return nil
+}
+
+// usageNow is what the process took so far.
+func usageNow() (u usage) {
+	var r syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)
+	u.cpu = time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines-created:goroutines"},
+	}
+	metrics.Read(samples)
+	u.allocs, u.bytes, u.goroutines = samples[0].Value.Uint64(), samples[1].Value.Uint64(), samples[2].Value.Uint64()
+	return u
+}

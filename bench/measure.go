@@ -1,0 +1,77 @@
+package bench
+
+import (
+	"flag"
+	"slices"
+	"testing"
+
+	"github.com/aclements/go-moremath/stats"
+	"golang.org/x/perf/benchmath"
+)
+
+// A trial is what is timed of one contestant.
+type trial struct {
+	name string
+	run  func(*testing.B)
+}
+
+// A cost is what one operation takes, a value for each round.
+type cost struct{ ns, bytes, allocs []float64 }
+
+// timed runs every trial once in each round. Each round begins with another.
+func timed(o Options, trials []trial) []cost {
+	testing.Init()
+	if err := flag.Set("test.benchtime", o.roundTime().String()); err != nil {
+		panic(err)
+	}
+	costs := make([]cost, len(trials))
+	for round := range o.rounds() {
+		for i := range trials {
+			i = (i + round) % len(trials)
+			r := testing.Benchmark(trials[i].run)
+			if r.N == 0 {
+				panic("the trial of " + trials[i].name + " failed")
+			}
+			c, n := &costs[i], float64(r.N)
+			c.ns = append(c.ns, float64(r.T.Nanoseconds())/n)
+			c.bytes = append(c.bytes, float64(r.MemBytes)/n)
+			c.allocs = append(c.allocs, float64(r.MemAllocs)/n)
+		}
+		o.progress(round+1, o.rounds())
+	}
+	return costs
+}
+
+// An estimate is a median with the interval that holds it at 95 % confidence,
+// whatever the distribution is.
+type estimate struct{ median, low, high float64 }
+
+func estimateOf(values []float64) estimate {
+	sample := benchmath.NewSample(slices.Clone(values), &benchmath.DefaultThresholds)
+	s := benchmath.AssumeNothing.Summary(sample, .95)
+	return estimate{s.Center, max(s.Lo, slices.Min(values)), min(s.Hi, slices.Max(values))}
+}
+
+// ratio divides a by b round by round: both halves of a quotient met the same
+// machine.
+func ratio(a, b []float64) estimate {
+	quotients := make([]float64, len(a))
+	for i := range a {
+		quotients[i] = a[i] / b[i]
+	}
+	return estimateOf(quotients)
+}
+
+// excess subtracts b from a round by round.
+func excess(a, b []float64) []float64 {
+	differences := make([]float64, len(a))
+	for i := range a {
+		differences[i] = a[i] - b[i]
+	}
+	return differences
+}
+
+// quantile returns the value below which a share q of values lies.
+func quantile(values []float64, q float64) float64 {
+	return stats.Sample{Xs: values}.Quantile(q)
+}

@@ -1,0 +1,229 @@
+package bench
+
+import (
+	"context"
+	"net/http"
+
+	googleauth "cloud.google.com/go/auth"
+	"cloud.google.com/go/auth/httptransport"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/PuerkitoBio/rehttp"
+	"github.com/aws/smithy-go/auth/bearer"
+	"github.com/failsafe-go/failsafe-go"
+	"github.com/failsafe-go/failsafe-go/budget"
+	"github.com/failsafe-go/failsafe-go/failsafehttp"
+	"github.com/failsafe-go/failsafe-go/timeout"
+	"github.com/hashicorp/go-retryablehttp"
+	"golang.org/x/oauth2"
+)
+
+// The peers, each put together as its documentation says, with a token source
+// that makes the same login, three attempts and the same backoff. Where a
+// documentation leaves a choice the faster one was taken.
+
+// oauth2Source is an oauth2.TokenSource, whose Token has no context.
+type oauth2Source struct{ Setup }
+
+func (s oauth2Source) Token() (*oauth2.Token, error) {
+	g, err := s.logIn(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return &oauth2.Token{AccessToken: g.value, TokenType: "token", Expiry: g.expiresAt}, nil
+}
+
+// x/oauth2: ReuseTokenSource, as every Config of it makes one. How long before
+// its end a token is replaced is a setting of ReuseTokenSourceWithExpiry.
+func oauth2Cache(s Setup) oauth2.TokenSource {
+	return oauth2.ReuseTokenSourceWithExpiry(nil, oauth2Source{s}, s.Window)
+}
+
+func oauth2Tokens(s Setup) TokenReader {
+	source := oauth2Cache(s)
+	return func(context.Context) error {
+		_, err := source.Token()
+		return err
+	}
+}
+
+func oauth2Auth(s Setup) Sender {
+	t := &oauth2.Transport{Base: s.Base, Source: oauth2Cache(s)}
+	return t.RoundTrip
+}
+
+// googleProvider is an auth.TokenProvider.
+type googleProvider struct{ Setup }
+
+func (p googleProvider) Token(ctx context.Context) (*googleauth.Token, error) {
+	g, err := p.logIn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &googleauth.Token{Value: g.value, Type: "token", Expiry: g.expiresAt}, nil
+}
+
+// cloud.google.com/go/auth: a cached provider, refreshed in the background.
+func googleCache(s Setup) googleauth.TokenProvider {
+	return googleauth.NewCachedTokenProvider(googleProvider{s}, &googleauth.CachedTokenProviderOptions{ExpireEarly: s.Window})
+}
+
+func googleTokens(s Setup) TokenReader {
+	provider := googleCache(s)
+	return func(ctx context.Context) error {
+		_, err := provider.Token(ctx)
+		return err
+	}
+}
+
+// googleAuth is AddAuthorizationMiddleware; NewClient would add OpenTelemetry.
+func googleAuth(s Setup) Sender {
+	client := &http.Client{Transport: s.Base}
+	credentials := googleauth.NewCredentials(&googleauth.CredentialsOptions{TokenProvider: googleCache(s)})
+	if err := httptransport.AddAuthorizationMiddleware(client, credentials); err != nil {
+		panic(err)
+	}
+	return client.Transport.RoundTrip
+}
+
+// smithyProvider is a bearer.TokenProvider.
+type smithyProvider struct{ Setup }
+
+func (p smithyProvider) RetrieveBearerToken(ctx context.Context) (bearer.Token, error) {
+	g, err := p.logIn(ctx)
+	if err != nil {
+		return bearer.Token{}, err
+	}
+	return bearer.Token{Value: g.value, CanExpire: true, Expires: g.expiresAt}, nil
+}
+
+// smithy-go: the cache of bearer tokens, refreshed in the background.
+func smithyCache(s Setup) *bearer.TokenCache {
+	return bearer.NewTokenCache(smithyProvider{s}, func(o *bearer.TokenCacheOptions) {
+		o.RefreshBeforeExpires = s.Window
+	})
+}
+
+func smithyTokens(s Setup) TokenReader {
+	cache := smithyCache(s)
+	return func(ctx context.Context) error {
+		_, err := cache.RetrieveBearerToken(ctx)
+		return err
+	}
+}
+
+// smithyAuth is a plain transport over the cache: smithy-go's own is part of an SDK.
+
+func smithyAuth(s Setup) Sender {
+	cache := smithyCache(s)
+	return func(req *http.Request) (*http.Response, error) {
+		token, err := cache.RetrieveBearerToken(req.Context())
+		if err != nil {
+			return nil, err
+		}
+		authorized := req.Clone(req.Context())
+		authorized.Header.Set("Authorization", "token "+token.Value)
+		return s.Base.RoundTrip(authorized)
+	}
+}
+
+// go-retryablehttp: its RoundTripper, which StandardClient is made of, quiet. The
+// timeout is that of its inner client, which bounds one attempt.
+func retryablehttpRetry(s Setup) Sender {
+	t := &retryablehttp.RoundTripper{Client: retryablehttpClient(s)}
+	return t.RoundTrip
+}
+
+func retryablehttpClient(s Setup) *retryablehttp.Client {
+	client := retryablehttp.NewClient()
+	client.HTTPClient = &http.Client{Transport: s.Base, Timeout: s.Timeout}
+	client.Logger = nil
+	client.RetryMax = attempts - 1
+	client.RetryWaitMin, client.RetryWaitMax = s.BaseDelay, s.MaxDelay
+	return client
+}
+
+// failsafe-go: its retry policy for HTTP around its timeout policy.
+func failsafeRetry(s Setup) Sender { return failsafeWith(s, nil) }
+
+// failsafeBudgetRetry has a budget as well, which its documentation offers.
+func failsafeBudgetRetry(s Setup) Sender { return failsafeWith(s, budget.New()) }
+
+func failsafeWith(s Setup, limit budget.Budget) Sender {
+	builder := failsafehttp.NewRetryPolicyBuilder().
+		WithMaxRetries(attempts-1).
+		WithBackoff(s.BaseDelay, s.MaxDelay).
+		WithJitterFactor(.5).
+		ReturnLastFailure()
+	if limit != nil {
+		builder = builder.WithBudget(limit)
+	}
+	policies := []failsafe.Policy[*http.Response]{builder.Build()}
+	if s.Timeout > 0 {
+		policies = append(policies, timeout.New[*http.Response](s.Timeout))
+	}
+	return failsafehttp.NewRoundTripper(s.Base, policies...).RoundTrip
+}
+
+// rehttp: what to repeat is the user's to say. Here: what the other peers repeat,
+// any error and the statuses that may pass, whatever the method.
+func rehttpRetry(s Setup) Sender {
+	t := rehttp.NewTransport(s.Base,
+		rehttp.RetryAll(
+			rehttp.RetryMaxRetries(attempts-1),
+			rehttp.RetryAny(
+				rehttp.RetryStatuses(408, 429, 500, 502, 503, 504),
+				rehttp.RetryIsErr(func(err error) bool { return err != nil }),
+			),
+		),
+		rehttp.ExpJitterDelay(s.BaseDelay, s.MaxDelay),
+	)
+	t.PerAttemptTimeout = s.Timeout
+	return t.RoundTrip
+}
+
+// azureCredential is an azcore.TokenCredential.
+type azureCredential struct{ Setup }
+
+func (c azureCredential) GetToken(ctx context.Context, _ policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	g, err := c.logIn(ctx)
+	if err != nil {
+		return azcore.AccessToken{}, err
+	}
+	return azcore.AccessToken{Token: g.value, ExpiresOn: g.expiresAt, RefreshOn: g.refreshAt}, nil
+}
+
+type transporter struct{ http.RoundTripper }
+
+func (t transporter) Do(req *http.Request) (*http.Response, error) { return t.RoundTrip(req) }
+
+// azureSender is azcore's pipeline as its SDKs are made of it, but for the header
+// of telemetry and the buffering of responses, which others do not do.
+func azureSender(s Setup, retries int32, authenticated bool) Sender {
+	options := &policy.ClientOptions{
+		Transport: transporter{s.Base},
+		Retry:     policy.RetryOptions{MaxRetries: retries, TryTimeout: s.Timeout, RetryDelay: s.BaseDelay, MaxRetryDelay: s.MaxDelay},
+		Telemetry: policy.TelemetryOptions{Disabled: true},
+	}
+	var perRetry []policy.Policy
+	if authenticated {
+		perRetry = append(perRetry, runtime.NewBearerTokenPolicy(azureCredential{s}, []string{"amp"},
+			&policy.BearerTokenOptions{InsecureAllowCredentialWithHTTP: true}))
+	}
+	pipeline := runtime.NewPipeline("bench", "v0.0.0", runtime.PipelineOptions{PerRetry: perRetry}, options)
+	return func(req *http.Request) (*http.Response, error) {
+		request, err := runtime.NewRequestFromRequest(req)
+		if err != nil {
+			return nil, err
+		}
+		runtime.SkipBodyDownload(request)
+		return pipeline.Do(request)
+	}
+}
+
+const noRetries = -1
+
+func azureAuth(s Setup) Sender  { return azureSender(s, noRetries, true) }
+func azureRetry(s Setup) Sender { return azureSender(s, attempts-1, false) }
+func azureBoth(s Setup) Sender  { return azureSender(s, attempts-1, true) }
