@@ -2,6 +2,7 @@ package bench
 
 import (
 	"flag"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -17,6 +18,13 @@ type trial struct {
 
 // A cost is what one operation takes, a value for each round.
 type cost struct{ ns, bytes, allocs []float64 }
+
+// timedAlone is timed on one core, so that the garbage collector's work for what
+// was allocated is in the time, and not on another core.
+func timedAlone(o Options, trials []trial) []cost {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	return timed(o, trials)
+}
 
 // timed runs every trial once in each round. Each round begins with another.
 func timed(o Options, trials []trial) []cost {

@@ -44,11 +44,11 @@ func requests(o Options) (Section, error) {
 			trials = append(trials, overStatic(l, groups[i].timeout, get(staticURL+"/assets")))
 		}
 	}
-	costs := timed(o, trials)
+	costs := timedAlone(o, trials)
 	bare := costs[0]
 
 	section := Section{
-		Text: fmt.Sprintf("A GET with seven header fields over a transport that answers at once and by itself takes %s and %s allocation. What is added to that:",
+		Text: fmt.Sprintf("A GET with seven header fields over a transport that answers at once and by itself takes %s and %s allocation, on one core, so that the time of the garbage collector is in it. What is added to that:",
 			asNs(estimateOf(bare.ns)), asCount(estimateOf(bare.allocs).median)),
 	}
 	for _, g := range groups {
@@ -102,7 +102,7 @@ func posts(o Options) (Section, error) {
 			trials = append(trials, overStatic(l, timeoutOfAttempt, post(url, size)))
 		}
 	}
-	costs := timed(o, trials)
+	costs := timedAlone(o, trials)
 	n := len(stacks) + 1
 	small, large := costs[:n], costs[n:]
 
@@ -121,7 +121,7 @@ func posts(o Options) (Section, error) {
 	}
 	growth := estimateOf(excess(excess(large[1].bytes, large[0].bytes), excess(small[1].bytes, small[0].bytes))).median
 	return Section{
-		Text:   "A POST whose body is made of bytes, so that it can be sent again, over the same transport, with a timeout per attempt for all. It is not sent again: this is what being able to takes. (go-retryablehttp, failsafe-go and azcore copy the body by io.ReadAll, rehttp into a buffer; go-retryablehttp and azcore have request types of their own that need no copy.)",
+		Text:   "A POST whose body is made of bytes, so that it can be sent again, over the same transport and on one core, with a timeout per attempt for all. It is not sent again: this is what being able to takes. (go-retryablehttp, failsafe-go and azcore copy the body by io.ReadAll, rehttp into a buffer; go-retryablehttp and azcore have request types of their own that need no copy.)",
 		Tables: []Table{t},
 		Goals: []Goal{
 			counted("POST, bytes added for 64 KiB more than for 1 KiB", "itself", "0", asCount(growth), growth < 16 && growth > -16),
