@@ -6,23 +6,26 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// An attempt is one try at sending a request. It is, in one allocation, the
-// context that the layers below see, the request they get, and the body that
-// the caller reads. It is also where a RetryTransport and the AuthTransport
-// below it meet, however many layers stand between them.
+// An attempt is one try at sending a request. It is the context that the layers
+// below see and the body that the caller reads. It is also where a RetryTransport
+// and the AuthTransport below it meet, however many layers stand between them.
+//
+// The caller holds it, and errors and contexts lead to it, so nothing in it leads to
+// the request, which may get the token.
 type attempt struct {
 	context.Context // the caller's, or one that the attempt's clock ends
 
-	request http.Request
-	body    io.ReadCloser // the response's, once the caller has it
+	body io.ReadCloser // the response's, once the caller has it
 
-	below *AuthTransport // what the request goes to right away, if it is one
-	value [1]string      // of the Authorization field that it adds
+	url     *url.URL // of the request, as it left the RetryTransport
+	method  string
+	uploads bool // it has a body
 
 	number  int32         // from 1
 	status  int32         // of the response, once the caller has it
@@ -37,6 +40,13 @@ type attempt struct {
 	cancel context.CancelCauseFunc
 
 	report atomic.Pointer[tokenReport] // of the AuthTransport below, if there is something to tell
+}
+
+// A sending is an attempt and what it sends, in one allocation.
+type sending struct {
+	attempt
+	request http.Request
+	value   [1]string // of the Authorization field, if an AuthTransport is right below
 }
 
 // What is known of an attempt.
@@ -66,11 +76,11 @@ func attemptFrom(ctx context.Context) *attempt {
 // owns reports whether req is what the attempt sends, seen from further below. A
 // layer between may send something else with the attempt's context.
 func (a *attempt) owns(req *http.Request) bool {
-	if req.URL == a.request.URL {
-		return req.Method == a.request.Method
+	if req.URL == a.url {
+		return req.Method == a.method
 	}
-	return req.URL != nil && req.Method == a.request.Method && req.URL.Scheme == a.request.URL.Scheme &&
-		req.URL.Host == a.request.URL.Host && req.URL.Path == a.request.URL.Path
+	return req.URL != nil && req.Method == a.method && req.URL.Scheme == a.url.Scheme &&
+		req.URL.Host == a.url.Host && req.URL.Path == a.url.Path
 }
 
 // attemptOf returns the attempt that sends req, or nil.
@@ -108,8 +118,12 @@ func (c sourceContext) Value(key any) any {
 }
 
 // newAttempt makes attempt number n of req and starts its clock.
-func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *attempt {
-	a := &attempt{Context: req.Context(), number: int32(n), mutates: op == MutatingOperation, apart: op == MutatingOperation, limit: limit}
+func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *sending {
+	s := &sending{attempt: attempt{
+		Context: req.Context(), url: req.URL, method: req.Method, number: int32(n),
+		mutates: op == MutatingOperation, apart: op == MutatingOperation, limit: limit,
+	}}
+	a := &s.attempt
 	if limit > 0 || a.mutates { // a layer may leave its own call of a mutation behind
 		a.Context, a.cancel = context.WithCancelCause(a.Context)
 	}
@@ -132,8 +146,8 @@ func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *at
 			},
 		})
 	}
-	a.request = *req.WithContext(a) // inlined, so that the copy is made in place
-	return a
+	s.request = *req.WithContext(a) // inlined, so that the copy is made in place
+	return s
 }
 
 func (a *attempt) gotConn() {
@@ -210,7 +224,7 @@ func (a *attempt) keep(resp *http.Response) {
 		a.release()
 	default:
 		a.body, a.status = resp.Body, int32(resp.StatusCode)
-		if resp.ProtoMajor == 2 && hasBody(&a.request) && a.Done() != nil {
+		if resp.ProtoMajor == 2 && a.uploads && a.Done() != nil {
 			a.body = endWith(a, resp.Body)
 		}
 		resp.Body = (*boundBody)(a)

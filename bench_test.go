@@ -96,19 +96,19 @@ func TestAllocationBudgets(t *testing.T) {
 		budget cost
 	}{
 		{"AuthTransport alone", func(b http.RoundTripper) http.RoundTripper { return authOver(b) },
-			sevenFields(t, "GET", "/assets", nil), cost{3, 1 << 20}},
+			sevenFields(t, "GET", "/assets", nil), cost{3, 740}},
 		{"whole stack, timeout off", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b), Retry: noTimeout}
-		}, sevenFields(t, "GET", "/assets", nil), cost{4, 1126}},
+		}, sevenFields(t, "GET", "/assets", nil), cost{3, 860}},
 		{"whole stack, per-attempt timeout", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b)}
-		}, sevenFields(t, "GET", "/assets", nil), cost{8, 1434}},
+		}, sevenFields(t, "GET", "/assets", nil), cost{7, 1090}},
 		{"whole stack, cancellable caller", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b)}
-		}, sevenFields(t, "GET", "/assets", nil).WithContext(cancellable), cost{11, 1792}},
+		}, sevenFields(t, "GET", "/assets", nil).WithContext(cancellable), cost{7, 1090}},
 		{"whole stack, POST of 64 KiB", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b)}
-		}, sevenFields(t, "POST", "/assets/issue", body), cost{20, 2200}},
+		}, sevenFields(t, "POST", "/assets/issue", body), cost{12, 1310}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			base := newStaticTransport()

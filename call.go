@@ -110,11 +110,15 @@ func (c *call) drainTime() time.Duration {
 	return drainTime
 }
 
+// expects reports whether the attempt had an Expect field.
+func (c *call) expects() bool { return !c.unexpected && c.req.Header.Get("Expect") != "" }
+
 // try makes one attempt, whose end is written to r.
 func (c *call) try(r *result) {
-	a := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
-	a.request.Body, c.body = c.body, nil
-	if body := a.request.Body; c.bodies.once != nil && a.cancel != nil {
+	s := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
+	a := &s.attempt
+	s.request.Body, c.body = c.body, nil
+	if body := s.request.Body; c.bodies.once != nil && a.cancel != nil {
 		// net/http waits for a Read of the body, whatever the context says. Whatever the
 		// body is that exists once (a pipe, a file, a connection), Close ends its Read.
 		context.AfterFunc(a, func() {
@@ -125,19 +129,18 @@ func (c *call) try(r *result) {
 	}
 	a.apart = a.mutates || c.apart
 	a.login = c.t.login
-	base := c.t.base()
-	a.below, _ = base.(*AuthTransport)
 	if c.unexpected {
-		a.request.Header = a.request.Header.Clone()
-		a.request.Header.Del("Expect")
+		s.request.Header = s.request.Header.Clone()
+		s.request.Header.Del("Expect")
 	}
 	if c.operation == MutatingOperation {
 		// As in masked, and here, where it takes no copy of the request.
-		a.request.GetBody = nil
-		if !hasBody(&a.request) {
-			a.request.Body = emptyBody{}
+		s.request.GetBody = nil
+		if !hasBody(&s.request) {
+			s.request.Body = emptyBody{}
 		}
 	}
+	a.uploads = hasBody(&s.request)
 	var began time.Time
 	logged := c.t.logs(c.ctx, slog.LevelDebug)
 	if logged {
@@ -149,7 +152,14 @@ func (c *call) try(r *result) {
 			a.release() // a panic passes through
 		}
 	}()
-	resp, err := c.t.split.roundTrip(base, &a.request, a)
+	var resp *http.Response
+	var err error
+	base := c.t.base()
+	if auth, ok := base.(*AuthTransport); ok {
+		resp, err = auth.roundTrip(&s.request, a, &s.value)
+	} else {
+		resp, err = c.t.split.roundTrip(base, &s.request, a)
+	}
 	returned = true
 	r.attempt, r.resp, r.err = a, resp, err
 	c.judge(r)
@@ -176,7 +186,7 @@ func (c *call) judge(r *result) {
 		if resp.Body == nil {
 			resp.Body = http.NoBody
 		}
-		r.outcome = statusOutcome(resp, &a.request)
+		r.outcome = statusOutcome(resp, c.expects)
 		// The report could be of an earlier try, by a layer between that tries again.
 		if code := resp.StatusCode; code == http.StatusUnauthorized || code == http.StatusForbidden {
 			if r.refusal = a.refusal(); r.refusal != nil {

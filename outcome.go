@@ -51,14 +51,14 @@ func (o Outcome) String() string {
 }
 
 // statusOutcome is the outcome that an answer shows by its status.
-func statusOutcome(resp *http.Response, sent *http.Request) Outcome {
+func statusOutcome(resp *http.Response, expects func() bool) Outcome {
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		return Rejected
 	case http.StatusMisdirectedRequest, http.StatusTooEarly:
 		return Refused
 	case http.StatusExpectationFailed:
-		if sent.Header.Get("Expect") != "" {
+		if expects() {
 			return Refused
 		}
 	}

@@ -444,6 +444,54 @@ func TestNewSecretWipesItsArgument(t *testing.T) {
 	}
 }
 
+func TestWhatTheCallerGetsShowsNoToken(t *testing.T) {
+	stack := func(base http.RoundTripper, cfg ampauth.RetryConfig) *ampauth.RetryTransport {
+		auth := &ampauth.AuthTransport{Base: base, Source: static(canaryToken), Origin: "https://amp.test"}
+		return &ampauth.RetryTransport{Retry: cfg, Base: auth}
+	}
+	check := func(t *testing.T, v any) {
+		t.Helper()
+		synctest.Wait()
+		for sink, text := range sinks(v) {
+			if found := leaks(text); found != nil {
+				t.Errorf("%s of a %T shows %v", sink, v, found)
+			}
+		}
+	}
+	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
+		t.Run("response of a "+op.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				base := roundTripFunc(func(*http.Request) (*http.Response, error) { return answer(200, "", "{}"), nil })
+				resp, err := stack(base, ampauth.RetryConfig{}).RoundTrip(stubRequestTo(t.Context(), "https://amp.test/x", op, []byte("body")))
+				if err != nil {
+					t.Fatal(err)
+				}
+				check(t, resp)
+				check(t, resp.Body)
+				_ = resp.Body.Close()
+				check(t, resp.Body)
+			})
+		})
+	}
+	t.Run("error of a caller who left after an attempt had timed out", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			time.AfterFunc(time.Minute, cancel)
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				<-req.Context().Done()
+				return nil, context.Cause(req.Context()) // as net/http does
+			})
+			cfg := ampauth.RetryConfig{MaxAttempts: 100, BaseDelay: 10 * time.Minute, MaxDelay: 20 * time.Minute, Timeout: 30 * time.Second}
+			_, err := stack(base, cfg).RoundTrip(stubRequestTo(ctx, "https://amp.test/x", ampauth.SafeOperation, nil))
+			if err == nil {
+				t.Fatal("no error")
+			}
+			check(t, err)
+		})
+	})
+}
+
 func TestSecretFromStringKeepsTheString(t *testing.T) {
 	text := strings.Clone(canaryToken)
 	if got := ampReveal(ampauth.SecretFromString(text)); got != canaryToken || text != canaryToken {

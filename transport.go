@@ -62,9 +62,14 @@ var _ http.RoundTripper = (*AuthTransport)(nil)
 // RoundTrip implements http.RoundTripper. When there is no token to be had the
 // error is an *Error that is NotSent, and the request's body is closed.
 func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.roundTrip(req, attemptOf(req), nil)
+}
+
+// roundTrip sends req, which belongs to the attempt a, if any. Where own is given,
+// nobody else has req, so that no other copy is needed, and own holds the value.
+func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *[1]string) (*http.Response, error) {
 	t.once.Do(t.resolve)
 	base := baseOrDefault(t.Base)
-	a := attemptOf(req)
 	if a != nil && a.report.Load() != nil {
 		a.report.Store(nil) // a layer between tries again by itself
 	}
@@ -83,7 +88,7 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, notSent(req, a, err)
 	}
 
-	resp, rtErr := t.split.roundTrip(base, t.authorized(req, header, value, a), a)
+	resp, rtErr := t.split.roundTrip(base, authorized(req, header, value, own), a)
 	switch {
 	case rtErr != nil:
 		if resp != nil && resp.Body != nil {
@@ -184,13 +189,13 @@ func isAuthorization(key string) bool {
 	return len(key) == len(name) && strings.EqualFold(key, name)
 }
 
-// authorized returns req with another header, and value in it. The value belongs to
-// this request alone, since a layer below may edit it in place.
-func (t *AuthTransport) authorized(req *http.Request, header http.Header, value string, a *attempt) *http.Request {
-	if a != nil && a.below == t && req == &a.request {
-		// The attempt's copy will do: nobody is between who could see what is in it.
-		a.value[0] = value
-		header["Authorization"] = a.value[:]
+// authorized returns req with another header, and value in it: a copy, or req itself
+// if own is given. The value belongs to this request alone, since a layer below may
+// edit it in place.
+func authorized(req *http.Request, header http.Header, value string, own *[1]string) *http.Request {
+	if own != nil {
+		own[0] = value
+		header["Authorization"] = own[:]
 		req.Header = header
 		return req
 	}

@@ -350,6 +350,42 @@ func TestLayersAboveTheTokenNeverSeeIt(t *testing.T) {
 	}
 }
 
+func TestLayerBelowThatRewritesInPlaceSendsARequestOfItsOwn(t *testing.T) {
+	var sent *http.Request
+	inner := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		sent = req
+		stubConnect(req, true)
+		return nil, errStubReset
+	})}
+	layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		u := *req.URL
+		u.Path = "/unknown" // a mutation by GET
+		req.URL = &u
+		return inner.RoundTrip(req)
+	})
+	rt := &ampauth.RetryTransport{Base: authOver(layer), Retry: ampauth.RetryConfig{MaxAttempts: 1}}
+	_, err := rt.RoundTrip(sevenFields(t, "GET", "/assets", nil))
+	if !errors.Is(err, ampauth.ErrAmbiguous) || sent.Body == nil {
+		t.Errorf("%v; net/http may repeat the mutation: %t", err, sent.Body == nil)
+	}
+}
+
+func TestBaseMayKeepItsRequest(t *testing.T) {
+	for range 10 {
+		var late sync.WaitGroup
+		rt := &ampauth.RetryTransport{Base: authOver(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			late.Go(func() { req.Header.Set("X-Late", "v") })
+			return answer(417, "", ""), nil
+		}))}
+		resp, err := rt.RoundTrip(sevenFields(t, "GET", "/assets", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		late.Wait()
+	}
+}
+
 func TestEveryHeaderReachesTheServerWithTheToken(t *testing.T) {
 	for fields := range 40 {
 		for _, empty := range []string{"", "Authorization", "AUTHORIZATION"} {
