@@ -22,7 +22,7 @@ func TestEveryStackGetsThroughALogin(t *testing.T) {
 				s := server.setup(base)
 				s.Timeout = timeout
 				send, before := c.Over(s), server.logins.Load()
-				for _, r := range []*request{get(server.apiURL() + "/assets"), post(server.apiURL()+"/assets/issue", 1<<10)} {
+				for _, r := range []*request{get(server.apiURL()+"/assets", 7), post(server.apiURL()+"/assets/issue", 1<<10)} {
 					for range 2 {
 						if err := finish(send(r.again())); err != nil {
 							t.Errorf("%s, HTTP/2 %t, timeout %s: %v", c.Name, http2, timeout, err)
@@ -49,7 +49,7 @@ func TestEveryRetryLayerTriesThreeTimes(t *testing.T) {
 			base := http.DefaultTransport.(*http.Transport).Clone()
 			defer base.CloseIdleConnections()
 			s := Setup{Base: base, URL: server.URL + "/api", Timeout: timeout, BaseDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond}
-			if err := finish(c.Over(s.withDefaults())(get(s.URL + "/assets").Request)); err == nil {
+			if err := finish(c.Over(s.withDefaults())(get(s.URL+"/assets", 7).Request)); err == nil {
 				t.Errorf("%s: no error after 503", c.Name)
 			}
 			if n := tries.Load(); n != attempts {
@@ -73,7 +73,7 @@ func TestEveryTimeoutEndsAnAttempt(t *testing.T) {
 		}))
 		base := http.DefaultTransport.(*http.Transport).Clone()
 		s := Setup{Base: base, URL: server.URL + "/api", Timeout: 50 * time.Millisecond, BaseDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond}
-		if err := finish(c.Over(s.withDefaults())(get(s.URL + "/assets").Request)); err != nil || tries.Load() != 2 {
+		if err := finish(c.Over(s.withDefaults())(get(s.URL+"/assets", 7).Request)); err != nil || tries.Load() != 2 {
 			t.Errorf("%s: %v after %d attempts", c.Name, err, tries.Load())
 		}
 		close(stalls)

@@ -27,8 +27,8 @@ func effects(o Options) (Section, error) {
 		{"ampauth", ampauthRetry},
 		{"go-retryablehttp", retryablehttpRetry},
 		{"failsafe-go", failsafeRetry},
-		{"failsafe-go with its budget", failsafeBudgetRetry},
 		{"rehttp", rehttpRetry},
+		{"rehttp, as in its example", rehttpExample},
 		{"azcore", azureRetry},
 		{"net/http alone", func(s Setup) Sender { return s.Base.RoundTrip }},
 	}
@@ -56,7 +56,7 @@ func effects(o Options) (Section, error) {
 		o.progress(i+1, len(contestants))
 	}
 	return Section{
-		Text:   "How often a server performs one POST /assets/issue, when it performs each that it gets and then answers, or breaks the connection, as the script says. All have their defaults, three attempts each. (The retry libraries can be told to leave POSTs alone, by CheckRetry, HandleIf, RetryHTTPMethods or WithRetryOptions; then they do not repeat one either that was never sent or got 429. rehttp has no defaults: it is set up to repeat what the others repeat.)",
+		Text:   "How often a server performs one POST /assets/issue, when it performs each that it gets and then answers, or breaks the connection, as the script says. Three attempts each. go-retryablehttp, failsafe-go and azcore repeat what they repeat by default, whatever the method; a user can write another rule (CheckRetry, AbortIf, ShouldRetry). rehttp has no default: it repeats here what the others repeat, and in a second row what its example does, which looks at no status.",
 		Tables: []Table{t},
 		Goals:  []Goal{counted("effects of one mutation", "itself", "at most 1", fmt.Sprint(most), most == 1)},
 	}, nil

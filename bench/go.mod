@@ -12,6 +12,7 @@ require (
 	github.com/ampauth/ampauth v0.0.0
 	github.com/aws/smithy-go v1.28.9
 	github.com/failsafe-go/failsafe-go v0.9.8
+	github.com/google/pprof v0.0.0-20261105003125-4bf881d7fb0b
 	github.com/hashicorp/go-retryablehttp v0.7.8
 	github.com/klauspost/cpuid/v2 v2.4.2
 	golang.org/x/oauth2 v0.38.0

@@ -19,29 +19,31 @@ import (
 // loopback measures requests over real sockets: HTTP/1.1 in clear and HTTP/2 over
 // TLS, client and server in this process.
 func loopback(o Options) (Section, error) {
-	section := Section{Text: "Client and server share the process and the cores, and the same work of net/http is in every row. CPU (getrusage, user and system), allocations and goroutines are what the layers add to a bare transport in the same round; over HTTP/2 all callers share one connection. All have a timeout per attempt of 10 s.\n\nA POST here is a mutation. ampauth sends each over a connection of its own, so that no dead connection leaves it in doubt: that costs a dial, over TLS a handshake. The row below shows the same without that, for a POST which may be repeated (WithOperation)."}
+	rounds, done := pick(o, 25, 3), 0
+	section := Section{Text: fmt.Sprintf("Client and server share the process and the cores. Added is what the layers take on top of a bare transport: CPU (getrusage, user and system) in the same round; allocations, bytes and goroutines of one caller, the least of all rounds, since what the runtime does by itself only adds to them. Over HTTP/2 all callers share one connection. All have a timeout per attempt of 10 s. Rounds: %d.\n\nA POST here is a mutation. ampauth sends each over a connection of its own, HTTP/1.1 and not kept alive, so that no dead connection leaves it in doubt: that takes a dial, over TLS a handshake. \"May be repeated\" is the same POST without that (WithOperation): what the layers cost, and the floor.", rounds)}
 	kinds := []struct {
 		name  string
 		http2 bool
 		body  int
 	}{
-		{"GET over HTTP/1.1", false, 0},
-		{"GET over HTTP/2", true, 0},
-		{"POST of 1 KiB over HTTP/1.1", false, 1 << 10},
-		{"POST of 1 KiB over HTTP/2", true, 1 << 10},
+		{"GET, HTTP/1.1", false, 0},
+		{"GET, HTTP/2", true, 0},
+		{"POST of 1 KiB, HTTP/1.1", false, 1 << 10},
+		{"POST of 1 KiB, a server that speaks HTTP/2", true, 1 << 10},
+		{"POST of 64 KiB, HTTP/1.1", false, 64 << 10},
+		{"POST of 64 KiB, a server that speaks HTTP/2", true, 64 << 10},
 	}
-	rounds, done := pick(o, 25, 3), 0
 	tick := func() {
 		done++
 		o.progress(done, 2*len(kinds)*rounds)
 	}
-	var allocs, bytes, started float64 // that ampauth adds to a GET, at most
 	for _, kind := range kinds {
 		contestants := append([]Layer{{"bare transport", bareTransport}}, stacks...)
-		n := pick(o, 4000, 1500)
+		n := pick(o, 4000, 1000)
+		layers := 1 // the contestant that tells what the layers take
 		if kind.body > 0 {
 			contestants = slices.Insert(contestants, 2, Layer{"ampauth, may be repeated", idempotent(ampauthStack)})
-			n = pick(o, 500, 64)
+			n, layers = pick(o, 500, 64), 2
 		}
 		one, err := loopbackRounds(contestants, exchange{kind.http2, kind.body, 1, n}, rounds, tick)
 		if err != nil {
@@ -51,35 +53,42 @@ func loopback(o Options) (Section, error) {
 		if err != nil {
 			return Section{}, err
 		}
-		t := table("**"+kind.name+"**", "contestant", "requests per second, 1 caller", "64 callers", "CPU added to a request, 1 caller", "64 callers", "allocations added", "bytes added", "goroutines started")
+		t := table("**"+kind.name+"**", "contestant", "requests per second, 1 caller", "64 callers", "CPU added to a request, 1 caller", "64 callers", "CPU in all, ampauth ÷ it, 1 caller", "64 callers", "allocations added", "bytes added", "goroutines started")
+		added := func(i int) (allocs, bytes, goroutines float64) {
+			return slices.Min(one[i].allocs) - slices.Min(one[0].allocs), slices.Min(one[i].bytes) - slices.Min(one[0].bytes), slices.Min(one[i].goroutines) - slices.Min(one[0].goroutines)
+		}
 		for i, c := range contestants {
-			rates := []string{c.Name, asCount(estimateOf(one[i].rate).median), asCount(estimateOf(many[i].rate).median)}
+			row := []string{c.Name, asCount(median(one[i].rate)), asCount(median(many[i].rate))}
 			if i == 0 {
-				t.add(append(rates, "("+asUs(estimateOf(one[i].cpu))+" in all)", "("+asUs(estimateOf(many[i].cpu))+" in all)", "", "", "")...)
+				t.add(append(row, "("+asUs(estimateOf(one[i].cpu))+" in all)", "("+asUs(estimateOf(many[i].cpu))+" in all)", "", "", "", "", "")...)
 				continue
 			}
-			// The least of all rounds: what the runtime does by itself only adds to it.
-			added := func(a, b []float64) float64 { return slices.Min(a) - slices.Min(b) }
-			a, size, g := added(one[i].allocs, one[0].allocs), added(one[i].bytes, one[0].bytes), added(one[i].goroutines, one[0].goroutines)
-			t.add(append(rates, asUs(estimateOf(excess(one[i].cpu, one[0].cpu))), asUs(estimateOf(excess(many[i].cpu, many[0].cpu))),
-				fmt.Sprintf("%.1f", a), asCount(size), fmt.Sprintf("%.2f", max(g, 0)))...)
-			if i == 1 && kind.body == 0 {
-				allocs, bytes, started = max(allocs, a), max(bytes, size), max(started, g)
+			row = append(row, asUs(estimateOf(excess(one[i].cpu, one[0].cpu))), asUs(estimateOf(excess(many[i].cpu, many[0].cpu))), "", "")
+			if i > 1 {
+				row[5], row[6] = asRatio(ratio(one[1].cpu, one[i].cpu)), asRatio(ratio(many[1].cpu, many[i].cpu))
 			}
+			allocs, bytes, goroutines := added(i)
+			t.add(append(row, fmt.Sprintf("%.1f", allocs), asCount(bytes), fmt.Sprintf("%.2f", max(goroutines, 0)))...)
 		}
 		section.Tables = append(section.Tables, t)
-		if kind.body == 0 {
-			more := func(callers string, samples []loopbackSample) Goal {
-				return atMost(kind.name+", "+callers+", CPU of a request more than the pair's", cheapestPair.Name+", "+bothTimeout, 0,
-					estimateOf(excess(samples[1].cpu, samples[2].cpu)), asUs)
-			}
-			section.Goals = append(section.Goals, more("1 caller", one), more("64 callers", many))
+
+		pair := slices.IndexFunc(contestants, func(l Layer) bool { return l.Name == cheapestPair.Name })
+		more := func(what string, samples []loopbackSample, i int) {
+			section.Goals = append(section.Goals, atMost(kind.name+", "+what+", CPU more than the pair's", cheapestPair.Name+", "+bothTimeout, 0,
+				estimateOf(excess(samples[i].cpu, samples[pair].cpu)), asUs))
 		}
+		if kind.body == 0 {
+			more("1 caller", one, layers)
+			more("64 callers", many, layers)
+			allocs, bytes, goroutines := added(layers)
+			section.Goals = append(section.Goals,
+				counted(kind.name+", timeout on, added", "the bare transport", "at most 11 allocations, 1792 B", fmt.Sprintf("%.0f, %.0f B", allocs, bytes), allocs < 11.5 && bytes < 1792),
+				counted(kind.name+", goroutines started by the layers", "the bare transport", "none", fmt.Sprintf("%.2f", max(goroutines, 0)), goroutines < .1))
+			continue
+		}
+		more("64 callers, may be repeated", many, layers)
+		more("64 callers, a mutation", many, 1)
 	}
-	section.Goals = append(section.Goals,
-		counted("GET over a socket, timeout on, added", "the bare transport", "at most 11 allocations, 1792 B",
-			fmt.Sprintf("%.0f, %.0f B", allocs, bytes), allocs < 11.5 && bytes < 1792),
-		counted("GET over a socket, goroutines started by the layers", "the bare transport", "none", fmt.Sprintf("%.2f", started), started < .1))
 	return section, nil
 }
 
@@ -106,7 +115,7 @@ func (e exchange) request(url string) *request {
 	if e.body > 0 {
 		return post(url+"/assets/issue", e.body)
 	}
-	return get(url + "/assets")
+	return get(url+"/assets", 7)
 }
 
 // A loopbackSample is what one request takes, a value for each round.
@@ -216,15 +225,17 @@ func finish(resp *http.Response, err error) error {
 	return nil
 }
 
-// usageNow is what the process took so far.
+// usageNow is what the process took so far. The memory statistics are exact, and stop
+// the world for it.
 func usageNow() (u usage) {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	u.allocs, u.bytes = m.Mallocs, m.TotalAlloc
+	goroutines := []metrics.Sample{{Name: "/sched/goroutines-created:goroutines"}}
+	metrics.Read(goroutines)
+	u.goroutines = goroutines[0].Value.Uint64()
 	var r syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)
 	u.cpu = time.Duration(r.Utime.Nano() + r.Stime.Nano())
-	samples := []metrics.Sample{
-		{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines-created:goroutines"},
-	}
-	metrics.Read(samples)
-	u.allocs, u.bytes, u.goroutines = samples[0].Value.Uint64(), samples[1].Value.Uint64(), samples[2].Value.Uint64()
 	return u
 }

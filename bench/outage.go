@@ -32,7 +32,9 @@ func outages(o Options) (Section, error) {
 		{"go-retryablehttp", retryablehttpRetry},
 		{"failsafe-go", failsafeRetry},
 		{"failsafe-go with its budget", failsafeBudgetRetry},
+		{"failsafe-go with its circuit breaker", failsafeBreakerRetry},
 		{"rehttp", rehttpRetry},
+		{"rehttp, as in its example", rehttpExample},
 		{"azcore", azureRetry},
 	}
 	records := make([]*outageRecord, len(contestants))
@@ -42,30 +44,26 @@ func outages(o Options) (Section, error) {
 	}
 	wg.Wait()
 
-	t := table("", "contestant", "attempts per call in the outage", "calls that failed", "first success after it", "highest rate of requests in the outage, per second", "in the first second after it")
-	picture := Picture{Name: "outage", Title: "Requests that reach a server which is down from 0 to 20 s, 200 calls per second", X: "seconds", Y: "requests per second"}
+	t := table("", "contestant", "requests per call of the outage", "calls that failed", "after it, first success", "half of the callers had one", "all had", "highest rate of requests in the outage, per second", "in the first second after it")
+	picture := Picture{
+		Name: "outage", X: "seconds", Y: "requests per second",
+		Title: fmt.Sprintf("Requests that reach a server which is down from 0 to %s, of %d calls per second", inSeconds(story.outage), clients),
+	}
 	for i, r := range records {
-		t.add(contestants[i].Name, fmt.Sprintf("%.2f", r.amplification()), fmt.Sprint(r.failed.Load()),
-			asTime(r.firstSuccess().Seconds()), asCount(r.peak(0, story.outage)), asCount(r.peak(story.outage, story.outage+time.Second)))
+		again := r.again()
+		t.add(contestants[i].Name, fmt.Sprintf("%.2f", r.amplification()), fmt.Sprint(r.failed), asTime(quantile(again, 0)), asTime(quantile(again, .5)), asTime(quantile(again, 1)),
+			asCount(r.peak(0, story.outage)), asCount(r.peak(story.outage, story.outage+time.Second)))
 		picture.Lines = append(picture.Lines, r.line(contestants[i].Name))
 	}
 	ours := records[0].amplification()
 	return Section{
-		Text: fmt.Sprintf("%d callers each begin a GET in every second. The server answers 200, then 503 without Retry-After for %s, then 200 again (HTTP/1.1 on loopback, real time). Three attempts, backoff from %s to %s. The callers share one client, and with it ampauth's budget of retries; in the second row each has its own, as %d processes would. A budget has its price: calls that begin in the last seconds of an outage fail, where retries would have carried them over.",
-			clients, story.outage, story.baseDelay, story.maxDelay, clients),
+		Text: fmt.Sprintf("%d callers each begin a GET in every second, whatever became of the one before. The server answers 200, then 503 without Retry-After for %s, then 200 again (HTTP/1.1 on loopback, real time). Three attempts, waits from %s to %s, each with its own jitter. The callers share one client, and with it ampauth's budget of retries; in the second row each has its own, as %d processes would. A budget has its price: calls that begin in the last seconds of an outage fail, where retries would have carried them over. failsafe-go's budget bounds the retries that are on their way at a time, which are few when the answer comes at once; its circuit breaker sends hardly anything, and refuses calls that could have succeeded.",
+			clients, inSeconds(story.outage), inSeconds(story.baseDelay), inSeconds(story.maxDelay), clients),
 		Tables:   []Table{t},
 		Pictures: []Picture{picture},
-		Goals: []Goal{counted("attempts per call in a lasting outage", "itself (the worst peer: "+fmt.Sprintf("%.1f", worst(records[2:]))+")",
+		Goals: []Goal{counted("attempts per call in a lasting outage", fmt.Sprintf("itself (go-retryablehttp: %.1f)", records[2].amplification()),
 			"at most 1.1", fmt.Sprintf("%.2f", ours), ours <= 1.1)},
 	}, nil
-}
-
-func worst(records []*outageRecord) float64 {
-	most := 0.
-	for _, r := range records {
-		most = max(most, r.amplification())
-	}
-	return most
 }
 
 // oneEach gives every caller a client of its own, over the same connections.
@@ -84,55 +82,71 @@ func oneEach(layer func(Setup) Sender) func(Setup) Sender {
 
 // An outageRecord is what a server and its callers saw.
 type outageRecord struct {
-	story  storyboard
-	start  time.Time // of the outage
-	failed atomic.Int64
+	story storyboard
+	start time.Time // of the outage
 
 	mu       sync.Mutex // guards all below
-	attempts []time.Duration
-	calls    []time.Duration
-	success  time.Duration // the first after the outage
+	requests []time.Duration
+	calls    int             // that were due in the outage
+	attempts int             // at those
+	failed   int             // calls
+	success  []time.Duration // the first of each caller after the outage; 0: none yet
 }
 
 func (r *outageRecord) now() time.Duration { return time.Since(r.start) }
 
+// isDown reports whether a moment is in the outage.
+func (r *outageRecord) isDown(at time.Duration) bool { return at >= 0 && at < r.story.outage }
+
+// ofTheOutage marks the requests of calls that were due in the outage, so that they
+// are counted as such whenever they are sent.
+const ofTheOutage = "X-Of-The-Outage"
+
 // goThrough sends calls at a steady pace through an outage.
 func goThrough(c Layer, story storyboard, tells bool, progress func(done, of int)) *outageRecord {
-	r := &outageRecord{story: story, start: time.Now().Add(story.before)}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	r := &outageRecord{story: story, start: time.Now().Add(story.before), success: make([]time.Duration, clients)}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		at := r.now()
 		r.mu.Lock()
-		r.attempts = append(r.attempts, at)
+		r.requests = append(r.requests, at)
+		if req.Header.Get(ofTheOutage) != "" {
+			r.attempts++
+		}
 		r.mu.Unlock()
-		if at >= 0 && at < story.outage {
+		if r.isDown(at) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		answerTwoBytes(w, nil)
+		answerTwoBytes(w, req)
 	}))
 	defer server.Close()
 	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.MaxIdleConnsPerHost = 1000
+	base.MaxIdleConns, base.MaxIdleConnsPerHost = 0, 1000
 	defer base.CloseIdleConnections()
 	s := Setup{Base: base, URL: server.URL + "/api", Timeout: timeoutOfAttempt, BaseDelay: story.baseDelay, MaxDelay: story.maxDelay}
 	send := c.Over(s.withDefaults())
 
 	var wg sync.WaitGroup
-	first := r.start.Add(-story.before)
 	all := int((story.before + story.outage + story.after).Seconds() * clients)
 	for i := range all {
-		time.Sleep(time.Until(first.Add(time.Duration(i) * time.Second / clients)))
+		due := time.Duration(i)*time.Second/clients - story.before
+		time.Sleep(due - r.now())
 		wg.Go(func() {
-			began := r.now()
-			err := finish(send(get(s.URL + "/assets").Request))
+			call := get(s.URL+"/assets", 6)
+			if r.isDown(due) {
+				call.Header.Set(ofTheOutage, "yes")
+			}
+			err := finish(send(call.Request))
 			ended := r.now()
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.calls = append(r.calls, began)
-			if err != nil {
-				r.failed.Add(1)
-			} else if ended >= story.outage && (r.success == 0 || ended < r.success) {
-				r.success = ended
+			if r.isDown(due) {
+				r.calls++
+			}
+			if first := &r.success[i%clients]; err != nil {
+				r.failed++
+			} else if ended >= story.outage && (*first == 0 || ended < *first) {
+				*first = ended
 			}
 		})
 		if tells && i%clients == 0 {
@@ -143,9 +157,9 @@ func goThrough(c Layer, story storyboard, tells bool, progress func(done, of int
 	return r
 }
 
-func within(times []time.Duration, from, to time.Duration) int {
-	n := 0
-	for _, at := range times {
+// within counts the requests that came in a span of time.
+func (r *outageRecord) within(from, to time.Duration) (n int) {
+	for _, at := range r.requests {
 		if at >= from && at < to {
 			n++
 		}
@@ -153,20 +167,23 @@ func within(times []time.Duration, from, to time.Duration) int {
 	return n
 }
 
-// amplification is how many requests the server got in the outage for each call
-// that was begun in it.
-func (r *outageRecord) amplification() float64 {
-	return float64(within(r.attempts, 0, r.story.outage)) / float64(within(r.calls, 0, r.story.outage))
-}
+// amplification is how many requests the server got for each call of the outage.
+func (r *outageRecord) amplification() float64 { return float64(r.attempts) / float64(r.calls) }
 
-func (r *outageRecord) firstSuccess() time.Duration { return r.success - r.story.outage }
+// again is when each caller had a success again, in seconds after the outage.
+func (r *outageRecord) again() (seconds []float64) {
+	for _, at := range r.success {
+		seconds = append(seconds, (at - r.story.outage).Seconds())
+	}
+	return seconds
+}
 
 // peak is the highest rate of requests in any tenth of a bin, per second.
 func (r *outageRecord) peak(from, to time.Duration) float64 {
 	width := r.story.bin / 10
 	most := 0
 	for at := from; at+width <= to; at += width {
-		most = max(most, within(r.attempts, at, at+width))
+		most = max(most, r.within(at, at+width))
 	}
 	return float64(most) / width.Seconds()
 }
@@ -176,7 +193,7 @@ func (r *outageRecord) line(name string) line {
 	l := line{Name: name}
 	for at := -r.story.before; at < r.story.outage+r.story.after; at += r.story.bin {
 		l.X = append(l.X, (at + r.story.bin/2).Seconds())
-		l.Y = append(l.Y, float64(within(r.attempts, at, at+r.story.bin))/r.story.bin.Seconds())
+		l.Y = append(l.Y, float64(r.within(at, at+r.story.bin))/r.story.bin.Seconds())
 	}
 	return l
 }

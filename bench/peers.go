@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 
 	googleauth "cloud.google.com/go/auth"
@@ -9,19 +11,23 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/PuerkitoBio/rehttp"
 	"github.com/aws/smithy-go/auth/bearer"
 	"github.com/failsafe-go/failsafe-go"
 	"github.com/failsafe-go/failsafe-go/budget"
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/failsafe-go/failsafe-go/failsafehttp"
+	"github.com/failsafe-go/failsafe-go/retrypolicy"
 	"github.com/failsafe-go/failsafe-go/timeout"
 	"github.com/hashicorp/go-retryablehttp"
 	"golang.org/x/oauth2"
 )
 
 // The peers, each put together as its documentation says, with a token source
-// that makes the same login, three attempts and the same backoff. Where a
-// documentation leaves a choice the faster one was taken.
+// that makes the same login, three attempts, and a backoff from the same first to
+// the same longest wait, each with the jitter that it has. They get an *http.Request,
+// as a RoundTripper does, unless the name says otherwise.
 
 // oauth2Source is an oauth2.TokenSource, whose Token has no context.
 type oauth2Source struct{ Setup }
@@ -114,7 +120,6 @@ func smithyTokens(s Setup) TokenReader {
 }
 
 // smithyAuth is a plain transport over the cache: smithy-go's own is part of an SDK.
-
 func smithyAuth(s Setup) Sender {
 	cache := smithyCache(s)
 	return func(req *http.Request) (*http.Response, error) {
@@ -144,22 +149,55 @@ func retryablehttpClient(s Setup) *retryablehttp.Client {
 	return client
 }
 
+// retryablehttpOwn sends a request of go-retryablehttp's own type, made of bytes,
+// which its documentation calls the best choice. It is made once.
+func retryablehttpOwn(s Setup) Sender {
+	client := retryablehttpClient(s)
+	var own *retryablehttp.Request
+	return func(req *http.Request) (*http.Response, error) {
+		if own == nil {
+			content, err := io.ReadAll(req.Body)
+			if err != nil {
+				return nil, err
+			}
+			if own, err = retryablehttp.NewRequest(req.Method, req.URL.String(), content); err != nil {
+				return nil, err
+			}
+			own.Header = req.Header
+		}
+		return client.Do(own)
+	}
+}
+
 // failsafe-go: its retry policy for HTTP around its timeout policy.
-func failsafeRetry(s Setup) Sender { return failsafeWith(s, nil) }
+func failsafeRetry(s Setup) Sender {
+	return failsafeSender(s, failsafePolicy(s))
+}
 
-// failsafeBudgetRetry has a budget as well, which its documentation offers.
-func failsafeBudgetRetry(s Setup) Sender { return failsafeWith(s, budget.New()) }
+// failsafeBudgetRetry has a budget as well, which bounds the retries that are on
+// their way at a time.
+func failsafeBudgetRetry(s Setup) Sender {
+	return failsafeSender(s, failsafePolicy(s).WithBudget(budget.New()))
+}
 
-func failsafeWith(s Setup, limit budget.Budget) Sender {
-	builder := failsafehttp.NewRetryPolicyBuilder().
+// failsafeBreakerRetry has a circuit breaker as well, what its documentation offers
+// against overload: after five failures in a row it lets one call through a second.
+func failsafeBreakerRetry(s Setup) Sender {
+	failed := func(resp *http.Response, err error) bool { return err != nil || resp.StatusCode >= 500 }
+	breaker := circuitbreaker.NewBuilder[*http.Response]().HandleIf(failed).WithFailureThreshold(5).WithDelay(s.BaseDelay).Build()
+	return failsafeSender(s, failsafePolicy(s).AbortOnErrors(circuitbreaker.ErrOpen), breaker)
+}
+
+func failsafePolicy(s Setup) retrypolicy.Builder[*http.Response] {
+	return failsafehttp.NewRetryPolicyBuilder().
 		WithMaxRetries(attempts-1).
 		WithBackoff(s.BaseDelay, s.MaxDelay).
 		WithJitterFactor(.5).
 		ReturnLastFailure()
-	if limit != nil {
-		builder = builder.WithBudget(limit)
-	}
-	policies := []failsafe.Policy[*http.Response]{builder.Build()}
+}
+
+func failsafeSender(s Setup, retry retrypolicy.Builder[*http.Response], inner ...failsafe.Policy[*http.Response]) Sender {
+	policies := append([]failsafe.Policy[*http.Response]{retry.Build()}, inner...)
 	if s.Timeout > 0 {
 		policies = append(policies, timeout.New[*http.Response](s.Timeout))
 	}
@@ -169,16 +207,19 @@ func failsafeWith(s Setup, limit budget.Budget) Sender {
 // rehttp: what to repeat is the user's to say. Here: what the other peers repeat,
 // any error and the statuses that may pass, whatever the method.
 func rehttpRetry(s Setup) Sender {
+	return rehttpSender(s, rehttp.RetryAny(
+		rehttp.RetryStatuses(408, 429, 500, 502, 503, 504),
+		rehttp.RetryIsErr(func(err error) bool { return err != nil }),
+	))
+}
+
+// rehttpExample repeats what the example of rehttp's documentation repeats.
+func rehttpExample(s Setup) Sender { return rehttpSender(s, rehttp.RetryTemporaryErr()) }
+
+func rehttpSender(s Setup, repeats rehttp.RetryFn) Sender {
 	t := rehttp.NewTransport(s.Base,
-		rehttp.RetryAll(
-			rehttp.RetryMaxRetries(attempts-1),
-			rehttp.RetryAny(
-				rehttp.RetryStatuses(408, 429, 500, 502, 503, 504),
-				rehttp.RetryIsErr(func(err error) bool { return err != nil }),
-			),
-		),
-		rehttp.ExpJitterDelay(s.BaseDelay, s.MaxDelay),
-	)
+		rehttp.RetryAll(rehttp.RetryMaxRetries(attempts-1), repeats),
+		rehttp.ExpJitterDelay(s.BaseDelay, s.MaxDelay))
 	t.PerAttemptTimeout = s.Timeout
 	return t.RoundTrip
 }
@@ -198,12 +239,14 @@ type transporter struct{ http.RoundTripper }
 
 func (t transporter) Do(req *http.Request) (*http.Response, error) { return t.RoundTrip(req) }
 
-// azureSender is azcore's pipeline as its SDKs are made of it, but for the header
-// of telemetry and the buffering of responses, which others do not do.
-func azureSender(s Setup, retries int32, authenticated bool) Sender {
+// azurePipeline is azcore's, but for the header of telemetry. It retries after these
+// statuses, or the usual ones if there are none.
+func azurePipeline(s Setup, retries int32, authenticated bool, statuses ...int) runtime.Pipeline {
 	options := &policy.ClientOptions{
 		Transport: transporter{s.Base},
-		Retry:     policy.RetryOptions{MaxRetries: retries, TryTimeout: s.Timeout, RetryDelay: s.BaseDelay, MaxRetryDelay: s.MaxDelay},
+		Retry: policy.RetryOptions{
+			MaxRetries: retries, TryTimeout: s.Timeout, RetryDelay: s.BaseDelay, MaxRetryDelay: s.MaxDelay, StatusCodes: statuses,
+		},
 		Telemetry: policy.TelemetryOptions{Disabled: true},
 	}
 	var perRetry []policy.Policy
@@ -211,7 +254,11 @@ func azureSender(s Setup, retries int32, authenticated bool) Sender {
 		perRetry = append(perRetry, runtime.NewBearerTokenPolicy(azureCredential{s}, []string{"amp"},
 			&policy.BearerTokenOptions{InsecureAllowCredentialWithHTTP: true}))
 	}
-	pipeline := runtime.NewPipeline("bench", "v0.0.0", runtime.PipelineOptions{PerRetry: perRetry}, options)
+	return runtime.NewPipeline("bench", "v0.0.0", runtime.PipelineOptions{PerRetry: perRetry}, options)
+}
+
+// azureSender sends by a pipeline, without buffering the response, as others do.
+func azureSender(pipeline runtime.Pipeline) Sender {
 	return func(req *http.Request) (*http.Response, error) {
 		request, err := runtime.NewRequestFromRequest(req)
 		if err != nil {
@@ -224,6 +271,38 @@ func azureSender(s Setup, retries int32, authenticated bool) Sender {
 
 const noRetries = -1
 
-func azureAuth(s Setup) Sender  { return azureSender(s, noRetries, true) }
-func azureRetry(s Setup) Sender { return azureSender(s, attempts-1, false) }
-func azureBoth(s Setup) Sender  { return azureSender(s, attempts-1, true) }
+func azureAuth(s Setup) Sender  { return azureSender(azurePipeline(s, noRetries, true)) }
+func azureRetry(s Setup) Sender { return azureSender(azurePipeline(s, attempts-1, false)) }
+func azureBoth(s Setup) Sender  { return azureSender(azurePipeline(s, attempts-1, true)) }
+
+// azureRepeatingRefusals retries after 401 as well. Its token policy throws the token
+// away at a 401, so that the second attempt has another.
+func azureRepeatingRefusals(s Setup) Sender {
+	return azureSender(azurePipeline(s, attempts-1, true, 401, 408, 429, 500, 502, 503, 504))
+}
+
+// azureOwn sends a request of azcore's own type, made of bytes, as its SDKs do. It is
+// made once.
+func azureOwn(s Setup) Sender {
+	pipeline := azurePipeline(s, attempts-1, true)
+	var own *policy.Request
+	return func(req *http.Request) (*http.Response, error) {
+		if own == nil {
+			content, err := io.ReadAll(req.Body)
+			if err != nil {
+				return nil, err
+			}
+			if own, err = runtime.NewRequest(req.Context(), req.Method, req.URL.String()); err != nil {
+				return nil, err
+			}
+			if err := own.SetBody(streaming.NopCloser(bytes.NewReader(content)), "application/json"); err != nil {
+				return nil, err
+			}
+			for name, values := range req.Header {
+				own.Raw().Header[name] = values
+			}
+			runtime.SkipBodyDownload(own)
+		}
+		return pipeline.Do(own)
+	}
+}

@@ -86,7 +86,7 @@ func (p Picture) drawFor(t theme, path string) error {
 		style.Variant = "Sans"
 	}
 	drawing.Title.TextStyle.Color, legend.TextStyle.Color = t.ink, t.ink
-	legend.TextStyle.Font.Size = vg.Points(10)
+	legend.TextStyle.Font.Size = vg.Points(9)
 	legend.Padding = vg.Points(4)
 	for _, axis := range []*plot.Axis{&drawing.X, &drawing.Y} {
 		axis.Color, axis.Tick.Color = t.ink, t.ink
@@ -127,7 +127,7 @@ func (p Picture) drawFor(t theme, path string) error {
 	page := draw.New(canvas)
 	page.SetColor(t.page)
 	page.Fill(page.Rectangle.Path())
-	beside := legend.Rectangle(page).Size().X + vg.Points(24)
+	beside := legend.Rectangle(page).Size().X + vg.Points(40) // the reader's font may be wider
 	legend.Top, legend.Left = true, true
 	legend.Draw(draw.Crop(page, page.Size().X-beside+vg.Points(12), 0, 0, -vg.Points(30)))
 	drawing.Draw(draw.Crop(page, 0, -beside, 0, 0))

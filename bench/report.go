@@ -25,7 +25,7 @@ var Works = []Work{
 	{"tokens", "A token from the cache", tokens},
 	{"get", "A GET that succeeds", requests},
 	{"post", "A POST that succeeds", posts},
-	{"loopback", "A GET over a socket", loopback},
+	{"loopback", "Requests over a socket", loopback},
 	{"refresh", "Requests while the token is replaced", refreshes},
 	{"herd", "Ten thousand callers at once", herds},
 	{"outage", "An outage", outages},
@@ -96,7 +96,7 @@ func (r *Report) Head() string {
 		b.WriteString("\nThis was a quick run: its times mean nothing.\n")
 	}
 	fmt.Fprintf(&b, "\nPeers: %s. How each is put together is in [peers.go](peers.go).\n", strings.Join(peerVersions(), ", "))
-	b.WriteString("\nWhat is timed is timed in rounds, each contestant once in each. Shown are medians and, in brackets, the interval that holds the median at 95 % confidence; ratios are formed within a round. Below 1 ampauth takes less.\n")
+	b.WriteString("\nWhat is timed is timed in rounds, each contestant once in each. Shown are medians and, in brackets, where there are enough rounds, the interval that holds the median at 95 % confidence; ratios are formed within a round. Below 1 ampauth takes less.\n")
 	fmt.Fprintf(&b, "\n## Goals\n\n%s", goalsTable(r.goals).markdown())
 	return b.String()
 }
@@ -208,7 +208,7 @@ func asUs(e estimate) string    { return spread(e, "%.1f", " µs") }
 // spread shows the median and the interval around it, if there is one.
 func spread(e estimate, format, unit string) string {
 	middle := fmt.Sprintf(format, e.median)
-	if e.low == 0 && e.high == 0 || e.low == e.high {
+	if e.low == e.high {
 		return middle + unit
 	}
 	return fmt.Sprintf("%s (%s to %s)%s", middle, fmt.Sprintf(format, e.low), fmt.Sprintf(format, e.high), unit)
@@ -227,6 +227,9 @@ func asBytes(n float64) string {
 }
 
 func asCount(n float64) string { return fmt.Sprintf("%.0f", n) }
+
+// inSeconds shows a round duration.
+func inSeconds(d time.Duration) string { return fmt.Sprintf("%g s", d.Seconds()) }
 
 // asTime shows a latency in seconds with three digits.
 func asTime(seconds float64) string {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -60,6 +61,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	good := s.good[token]
 	s.mu.Unlock()
 	if !good {
+		w.Header().Set("WWW-Authenticate", "Token")
 		http.Error(w, `{"detail":"Invalid token."}`, http.StatusUnauthorized)
 		return
 	}
@@ -85,8 +87,9 @@ func (s *server) setup(base http.RoundTripper) Setup {
 	return Setup{Base: base, URL: s.apiURL()}.withDefaults()
 }
 
-// answerTwoBytes is the shortest success.
-func answerTwoBytes(w http.ResponseWriter, _ *http.Request) {
+// answerTwoBytes reads the request and gives the shortest answer.
+func answerTwoBytes(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write([]byte("{}"))
 }

@@ -1,6 +1,9 @@
 package bench
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -29,5 +32,40 @@ func TestHerdMakesOneLogin(t *testing.T) {
 		if err != nil || h.logins != 1 || h.served != callers {
 			t.Errorf("cold %t: %d logins, %d served, %v", cold, h.logins, h.served, err)
 		}
+	}
+}
+
+// The times of a quick run mean nothing, but what runs here runs under -race.
+func TestWorksThatAreTimedRun(t *testing.T) {
+	for _, w := range Works[:3] {
+		s, err := w.Measure(Options{Quick: true})
+		if err != nil || len(s.Tables) == 0 || len(s.Goals) == 0 {
+			t.Errorf("%s: %d tables, %d goals, %v", w.Name, len(s.Tables), len(s.Goals), err)
+		}
+	}
+}
+
+func TestFailedTrialEndsTheComparison(t *testing.T) {
+	broken := errors.New("broken")
+	ok := func(context.Context) error { return nil }
+	bad := func(context.Context) error { return broken }
+	for name, trials := range map[string][]trial{
+		"serial":      {{"well", serially(ok)}, {"peer", serially(bad)}},
+		"in parallel": {{"peer", inParallel(bad, 2)}},
+	} {
+		if _, err := timed(Options{Quick: true}, trials); !errors.Is(err, broken) || !strings.Contains(err.Error(), "peer") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestCallsOfAnOutageAreCountedByWhenTheyAreDue(t *testing.T) {
+	story := storyboard{200 * time.Millisecond, 400 * time.Millisecond, 400 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond}
+	r := goThrough(Layer{"once", bareTransport}, story, false, nil)
+	if due := int(story.outage.Seconds() * clients); r.calls != due || r.attempts != due || r.amplification() != 1 {
+		t.Errorf("%d calls and %d attempts, %d were due", r.calls, r.attempts, due)
+	}
+	if all := int(1 * clients); len(r.requests) != all {
+		t.Errorf("%d requests, want %d", len(r.requests), all)
 	}
 }
