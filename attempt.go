@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,15 +16,13 @@ import (
 // and the AuthTransport below it meet, however many layers stand between them.
 //
 // The caller holds it, and errors and contexts lead to it, so nothing in it leads to
-// the request, which may get the token.
+// what is sent, which may get the token.
 type attempt struct {
 	context.Context // the caller's, or one that the attempt's clock ends
 
 	body io.ReadCloser // the response's, once the caller has it
 
-	url     *url.URL // of the request, as it left the RetryTransport
-	method  string
-	uploads bool // it has a body
+	caller *http.Request // the caller's request, which nobody below can change
 
 	number  int32         // from 1
 	status  int32         // of the response, once the caller has it
@@ -76,11 +73,11 @@ func attemptFrom(ctx context.Context) *attempt {
 // owns reports whether req is what the attempt sends, seen from further below. A
 // layer between may send something else with the attempt's context.
 func (a *attempt) owns(req *http.Request) bool {
-	if req.URL == a.url {
-		return req.Method == a.method
+	if req.Method != a.caller.Method || req.URL == nil {
+		return false
 	}
-	return req.URL != nil && req.Method == a.method && req.URL.Scheme == a.url.Scheme &&
-		req.URL.Host == a.url.Host && req.URL.Path == a.url.Path
+	mine := a.caller.URL
+	return req.URL == mine || req.URL.Scheme == mine.Scheme && req.URL.Host == mine.Host && req.URL.Path == mine.Path
 }
 
 // attemptOf returns the attempt that sends req, or nil.
@@ -120,7 +117,7 @@ func (c sourceContext) Value(key any) any {
 // newAttempt makes attempt number n of req and starts its clock.
 func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *sending {
 	s := &sending{attempt: attempt{
-		Context: req.Context(), url: req.URL, method: req.Method, number: int32(n),
+		Context: req.Context(), caller: req, number: int32(n),
 		mutates: op == MutatingOperation, apart: op == MutatingOperation, limit: limit,
 	}}
 	a := &s.attempt
@@ -224,7 +221,7 @@ func (a *attempt) keep(resp *http.Response) {
 		a.release()
 	default:
 		a.body, a.status = resp.Body, int32(resp.StatusCode)
-		if resp.ProtoMajor == 2 && a.uploads && a.Done() != nil {
+		if resp.ProtoMajor == 2 && hasBody(a.caller) && a.Done() != nil {
 			a.body = endWith(a, resp.Body)
 		}
 		resp.Body = (*boundBody)(a)

@@ -99,16 +99,16 @@ func TestAllocationBudgets(t *testing.T) {
 			sevenFields(t, "GET", "/assets", nil), cost{3, 740}},
 		{"whole stack, timeout off", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b), Retry: noTimeout}
-		}, sevenFields(t, "GET", "/assets", nil), cost{3, 860}},
+		}, sevenFields(t, "GET", "/assets", nil), cost{3, 830}},
 		{"whole stack, per-attempt timeout", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b)}
-		}, sevenFields(t, "GET", "/assets", nil), cost{7, 1090}},
+		}, sevenFields(t, "GET", "/assets", nil), cost{7, 1055}},
 		{"whole stack, cancellable caller", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b)}
-		}, sevenFields(t, "GET", "/assets", nil).WithContext(cancellable), cost{7, 1090}},
+		}, sevenFields(t, "GET", "/assets", nil).WithContext(cancellable), cost{7, 1055}},
 		{"whole stack, POST of 64 KiB", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b)}
-		}, sevenFields(t, "POST", "/assets/issue", body), cost{12, 1310}},
+		}, sevenFields(t, "POST", "/assets/issue", body), cost{12, 1280}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			base := newStaticTransport()

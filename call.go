@@ -140,7 +140,6 @@ func (c *call) try(r *result) {
 			s.request.Body = emptyBody{}
 		}
 	}
-	a.uploads = hasBody(&s.request)
 	var began time.Time
 	logged := c.t.logs(c.ctx, slog.LevelDebug)
 	if logged {

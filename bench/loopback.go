@@ -20,7 +20,7 @@ import (
 // TLS, client and server in this process.
 func loopback(o Options) (Section, error) {
 	rounds, done := pick(o, 25, 3), 0
-	section := Section{Text: fmt.Sprintf("Client and server share the process and the cores. Added is what the layers take on top of a bare transport: CPU (getrusage, user and system) in the same round; allocations, bytes and goroutines of one caller, the least of all rounds, since what the runtime does by itself only adds to them. Over HTTP/2 all callers share one connection. All have a timeout per attempt of 10 s. Rounds: %d.\n\nA POST here is a mutation. ampauth sends each over a connection of its own, HTTP/1.1 and not kept alive, so that no dead connection leaves it in doubt: that takes a dial, over TLS a handshake. \"May be repeated\" is the same POST without that (WithOperation): what the layers cost, and the floor.", rounds)}
+	section := Section{Text: fmt.Sprintf("Client and server share the process and the cores. Added is what the layers take on top of a bare transport: CPU (getrusage, user and system) in the same round; allocations, bytes and goroutines of one caller, the least of all rounds, since what the runtime does by itself only adds to them. Over HTTP/2 all callers share one connection. All have a timeout per attempt of 10 s. Rounds: %d.\n\nA POST here is a mutation. ampauth sends each over a connection of its own, HTTP/1.1 and not kept alive, so that no dead connection leaves it in doubt: that takes a dial, over TLS a handshake, also where the server speaks HTTP/2. \"May be repeated\" is the same POST without that (WithOperation): what the layers cost, and the floor.", rounds)}
 	kinds := []struct {
 		name  string
 		http2 bool
@@ -29,9 +29,9 @@ func loopback(o Options) (Section, error) {
 		{"GET, HTTP/1.1", false, 0},
 		{"GET, HTTP/2", true, 0},
 		{"POST of 1 KiB, HTTP/1.1", false, 1 << 10},
-		{"POST of 1 KiB, a server that speaks HTTP/2", true, 1 << 10},
+		{"POST of 1 KiB, HTTP/2", true, 1 << 10},
 		{"POST of 64 KiB, HTTP/1.1", false, 64 << 10},
-		{"POST of 64 KiB, a server that speaks HTTP/2", true, 64 << 10},
+		{"POST of 64 KiB, HTTP/2", true, 64 << 10},
 	}
 	tick := func() {
 		done++

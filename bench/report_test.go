@@ -39,7 +39,8 @@ func TestEstimateHoldsTheMedian(t *testing.T) {
 func TestOnlyWhatIsCountedCanBeMissed(t *testing.T) {
 	section := Section{Goals: []Goal{
 		counted("effects", "itself", "1", "2", false),
-		atMost("time", "a peer", .5, estimate{median: .9}, asRatio),
+		atMost("time", "a peer", .5, estimate{.9, .8, 1}, asRatio),
+		atMost("noise", "a peer", .5, estimate{.6, .4, .8}, asRatio),
 	}}
 	work := Work{"w", "A title", func(Options) (Section, error) { return section, nil }}
 	for _, quick := range []bool{false, true} {
@@ -53,6 +54,9 @@ func TestOnlyWhatIsCountedCanBeMissed(t *testing.T) {
 		// A time that was not measured for long enough is not even shown.
 		if got := strings.Count(r.Head(), "**missed**"); got != map[bool]int{false: 2, true: 1}[quick] {
 			t.Errorf("quick %t: %d goals are marked as missed", quick, got)
+		}
+		if got := strings.Contains(r.Head(), "no difference shown"); got == quick {
+			t.Errorf("quick %t: what is in doubt is shown: %t", quick, got)
 		}
 	}
 }
