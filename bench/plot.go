@@ -38,15 +38,15 @@ type theme struct {
 }
 
 // The lines are Okabe and Ito's, which people who see colours otherwise can tell
-// apart, brightened for dark pages.
+// apart, and two more, brightened for dark pages.
 var themes = []theme{
 	{
 		"light", color.White, color.Gray{40}, color.Gray{225},
-		[]color.Color{rgb(0x0072b2), rgb(0xd55e00), rgb(0x009e73), rgb(0xcc79a7), rgb(0xe69f00), rgb(0x555555), rgb(0x56b4e9)},
+		[]color.Color{rgb(0x0072b2), rgb(0xd55e00), rgb(0x009e73), rgb(0xcc79a7), rgb(0xe69f00), rgb(0x555555), rgb(0x56b4e9), rgb(0x8b4513), rgb(0x7f7f00)},
 	},
 	{
 		"dark", rgb(0x0d1117), color.Gray{215}, color.Gray{55},
-		[]color.Color{rgb(0x58b6f2), rgb(0xff8c42), rgb(0x35d0a0), rgb(0xe59ac6), rgb(0xf2c14e), rgb(0xaaaaaa), rgb(0x9ad7ff)},
+		[]color.Color{rgb(0x58b6f2), rgb(0xff8c42), rgb(0x35d0a0), rgb(0xe59ac6), rgb(0xf2c14e), rgb(0xaaaaaa), rgb(0x9ad7ff), rgb(0xc49c94), rgb(0xbcbd22)},
 	},
 }
 
