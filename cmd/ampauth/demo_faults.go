@@ -133,16 +133,23 @@ func (d *director) round(ctx context.Context) {
 		},
 	)
 	d.await(ctx, refresh)
-	// These want an effect. A mutation that arrives just when the refresh ends the
-	// token it carries has none; now that is over.
 	d.inAnyOrder(ctx,
 		func() {
-			d.strike(ctx, mutationCutAfter, fakeamp.Fault{Route: issueRoute, When: fakeamp.After, Do: fakeamp.Reset})
+			d.strikeAfterTheEffect(ctx, mutationCutAfter, fakeamp.Fault{Route: issueRoute, Do: fakeamp.Reset})
 		},
 		func() {
-			d.strike(ctx, gatewayFault, fakeamp.Fault{Route: issueRoute, When: fakeamp.After, Status: http.StatusBadGateway, HTML: true})
+			d.strikeAfterTheEffect(ctx, gatewayFault, fakeamp.Fault{Route: issueRoute, Status: http.StatusBadGateway, HTML: true})
 		},
 	)
+}
+
+// strikeAfterTheEffect wants one. A mutation that arrives just when a refresh ends
+// the token it carries has none, so it waits until no refresh is near.
+func (d *director) strikeAfterTheEffect(ctx context.Context, kind string, fault fakeamp.Fault) {
+	if d.awaitYoungToken(ctx) {
+		fault.When = fakeamp.After
+		d.strike(ctx, kind, fault)
+	}
 }
 
 func (d *director) inAnyOrder(ctx context.Context, steps ...func()) {
