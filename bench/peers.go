@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"net/http"
 
 	googleauth "cloud.google.com/go/auth"
@@ -298,9 +299,7 @@ func azureOwn(s Setup) Sender {
 			if err := own.SetBody(streaming.NopCloser(bytes.NewReader(content)), "application/json"); err != nil {
 				return nil, err
 			}
-			for name, values := range req.Header {
-				own.Raw().Header[name] = values
-			}
+			maps.Copy(own.Raw().Header, req.Header)
 			runtime.SkipBodyDownload(own)
 		}
 		return pipeline.Do(own)
