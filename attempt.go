@@ -143,7 +143,7 @@ func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *se
 			},
 		})
 	}
-	s.request = *req.WithContext(a) // inlined, so that the copy is made in place
+	s.request = *req.WithContext(a) // inlined, so that no other copy is allocated
 	return s
 }
 

@@ -51,6 +51,13 @@ func sevenFields(tb testing.TB, method, path string, body []byte) *http.Request 
 	return req
 }
 
+// eightFields is a request whose header map is full.
+func eightFields(tb testing.TB) *http.Request {
+	req := sevenFields(tb, "GET", "/assets", nil)
+	req.Header.Set("X-Eighth", "value")
+	return req
+}
+
 type cost struct{ allocs, bytes int64 }
 
 func costOf(tb testing.TB, rt http.RoundTripper, req *http.Request) cost {
@@ -97,6 +104,8 @@ func TestAllocationBudgets(t *testing.T) {
 	}{
 		{"AuthTransport alone", func(b http.RoundTripper) http.RoundTripper { return authOver(b) },
 			sevenFields(t, "GET", "/assets", nil), cost{3, 740}},
+		{"AuthTransport alone, eight fields", func(b http.RoundTripper) http.RoundTripper { return authOver(b) },
+			eightFields(t), cost{5, 1130}},
 		{"whole stack, timeout off", func(b http.RoundTripper) http.RoundTripper {
 			return &ampauth.RetryTransport{Base: authOver(b), Retry: noTimeout}
 		}, sevenFields(t, "GET", "/assets", nil), cost{3, 830}},

@@ -10,7 +10,7 @@ import (
 // This package's own layers, with their defaults: ClassifyAMP, the budget of 100
 // retries, no logger.
 
-func newManager(s Setup) *ampauth.TokenManager {
+func newManager(s setup) *ampauth.TokenManager {
 	m, err := ampauth.NewTokenManager(ampauth.Config{
 		BaseURL:       s.URL,
 		Credentials:   ampauth.Credentials{Username: username, Password: ampauth.SecretFromString(password)},
@@ -26,7 +26,7 @@ func newManager(s Setup) *ampauth.TokenManager {
 	return m
 }
 
-func ampauthTokens(s Setup) TokenReader {
+func ampauthTokens(s setup) tokenReader {
 	m := newManager(s)
 	return func(ctx context.Context) error {
 		_, err := m.Token(ctx)
@@ -34,19 +34,19 @@ func ampauthTokens(s Setup) TokenReader {
 	}
 }
 
-func ampauthAuth(s Setup) Sender {
+func ampauthAuth(s setup) sender {
 	t := &ampauth.AuthTransport{Base: s.Base, Source: newManager(s)}
 	return t.RoundTrip
 }
 
-func ampauthRetry(s Setup) Sender { return retrying(s, s.Base) }
+func ampauthRetry(s setup) sender { return retrying(s, s.Base) }
 
-func ampauthStack(s Setup) Sender {
+func ampauthStack(s setup) sender {
 	s = s.withDefaults()
 	return retrying(s, &ampauth.AuthTransport{Base: s.Base, Source: newManager(s)})
 }
 
-func retrying(s Setup, base http.RoundTripper) Sender {
+func retrying(s setup, base http.RoundTripper) sender {
 	config := ampauth.RetryConfig{MaxAttempts: attempts, BaseDelay: s.BaseDelay, MaxDelay: s.MaxDelay,
 		Timeout: s.Timeout, MutationTimeout: s.Timeout}
 	if s.Timeout == 0 {

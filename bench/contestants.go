@@ -2,43 +2,43 @@ package bench
 
 import "context"
 
-// A TokenReader reads a token that is sent right away.
-type TokenReader func(context.Context) error
+// A tokenReader reads a token that is sent right away.
+type tokenReader func(context.Context) error
 
-// A Layer is one way to send requests over a base.
-type Layer struct {
+// A layer is one way to send requests over a base.
+type layer struct {
 	Name string
-	Over func(Setup) Sender
+	Over func(setup) sender
 }
 
-// A TokenCache is one way to keep a token.
-type TokenCache struct {
+// A tokenCache is one way to keep a token.
+type tokenCache struct {
 	Name string
-	Over func(Setup) TokenReader
+	Over func(setup) tokenReader
 }
 
 // The contestants. The first of each list is this package.
 var (
-	tokenCaches = []TokenCache{
+	tokenCaches = []tokenCache{
 		{"ampauth", ampauthTokens},
 		{"x/oauth2", oauth2Tokens},
 		{"cloud.google.com/go/auth", googleTokens},
 		{"smithy-go", smithyTokens},
 	}
-	authLayers = []Layer{
+	authLayers = []layer{
 		{"ampauth", ampauthAuth},
 		{"x/oauth2", oauth2Auth},
 		{"cloud.google.com/go/auth", googleAuth},
 		{"azcore", azureAuth},
 	}
-	retryLayers = []Layer{
+	retryLayers = []layer{
 		{"ampauth", ampauthRetry},
 		{"rehttp", rehttpRetry},
 		{"go-retryablehttp", retryablehttpRetry},
 		{"failsafe-go", failsafeRetry},
 		{"azcore", azureRetry},
 	}
-	stacks = []Layer{
+	stacks = []layer{
 		{"ampauth", ampauthStack},
 		cheapestPair,
 		{"go-retryablehttp over x/oauth2", over(retryablehttpRetry, oauth2Auth)},
@@ -47,12 +47,12 @@ var (
 		{"azcore", azureBoth},
 	}
 	// cheapestPair does both jobs at the least cost of all.
-	cheapestPair = Layer{"rehttp over x/oauth2", over(rehttpRetry, oauth2Auth)}
+	cheapestPair = layer{"rehttp over x/oauth2", over(rehttpRetry, oauth2Auth)}
 )
 
 // over puts a retry layer over an authenticating one. Logins pass by both.
-func over(retry, auth func(Setup) Sender) func(Setup) Sender {
-	return func(s Setup) Sender {
+func over(retry, auth func(setup) sender) func(setup) sender {
+	return func(s setup) sender {
 		s = s.withDefaults()
 		s.Base = auth(s)
 		return retry(s)

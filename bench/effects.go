@@ -23,14 +23,14 @@ const (
 
 // effects counts how often a server performs one POST.
 func effects(o Options) (Section, error) {
-	contestants := []Layer{
+	contestants := []layer{
 		{"ampauth", ampauthRetry},
 		{"go-retryablehttp", retryablehttpRetry},
 		{"failsafe-go", failsafeRetry},
 		{"rehttp", rehttpRetry},
 		{"rehttp, as in its example", rehttpExample},
 		{"azcore", azureRetry},
-		{"net/http alone", func(s Setup) Sender { return s.Base.RoundTrip }},
+		{"net/http alone", func(s setup) sender { return s.Base.RoundTrip }},
 	}
 	scripts := [][]step{
 		{fail, cut, succeed},
@@ -72,7 +72,7 @@ func join(script []step) string {
 
 // perform sends one POST to a server that follows the script, and returns how often
 // it was performed and what the caller got.
-func perform(c Layer, script []step) (effects int, end string) {
+func perform(c layer, script []step) (effects int, end string) {
 	var performed atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		n := int(performed.Add(1))
@@ -88,7 +88,7 @@ func perform(c Layer, script []step) (effects int, end string) {
 	defer server.Close()
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	defer base.CloseIdleConnections()
-	s := Setup{Base: base, URL: server.URL + "/api", BaseDelay: time.Millisecond, MaxDelay: 10 * time.Millisecond}
+	s := setup{Base: base, URL: server.URL + "/api", BaseDelay: time.Millisecond, MaxDelay: 10 * time.Millisecond}
 	resp, err := c.Over(s.withDefaults())(post(s.URL+"/assets/issue", 1<<10).again())
 	switch {
 	case errors.Is(err, ampauth.ErrAmbiguous):

@@ -12,7 +12,7 @@ import (
 func herds(o Options) (Section, error) {
 	const callers = 10_000
 	loginTime, rounds := pick(o, 500*time.Millisecond, 50*time.Millisecond), pick(o, 3, 1)
-	contestants := []Layer{
+	contestants := []layer{
 		stacks[0],
 		cheapestPair,
 		{"rehttp over cloud.google.com/go/auth", over(rehttpRetry, googleAuth)},
@@ -64,7 +64,7 @@ type herd struct {
 	took           time.Duration
 }
 
-func stampede(holder Layer, callers int, loginTime time.Duration, cold bool) (herd, error) {
+func stampede(holder layer, callers int, loginTime time.Duration, cold bool) (herd, error) {
 	server := serve(false, loginTime, answerTwoBytes)
 	defer server.Close()
 	base := server.transport(64)

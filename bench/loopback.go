@@ -38,11 +38,11 @@ func loopback(o Options) (Section, error) {
 		o.progress(done, 2*len(kinds)*rounds)
 	}
 	for _, kind := range kinds {
-		contestants := append([]Layer{{"bare transport", bareTransport}}, stacks...)
+		contestants := append([]layer{{"bare transport", bareTransport}}, stacks...)
 		n := pick(o, 4000, 1000)
 		layers := 1 // the contestant that tells what the layers take
 		if kind.body > 0 {
-			contestants = slices.Insert(contestants, 2, Layer{"ampauth, may be repeated", idempotent(ampauthStack)})
+			contestants = slices.Insert(contestants, 2, layer{"ampauth, may be repeated", idempotent(ampauthStack)})
 			n, layers = pick(o, 500, 64), 2
 		}
 		one, err := loopbackRounds(contestants, exchange{kind.http2, kind.body, 1, n}, rounds, tick)
@@ -72,7 +72,7 @@ func loopback(o Options) (Section, error) {
 		}
 		section.Tables = append(section.Tables, t)
 
-		pair := slices.IndexFunc(contestants, func(l Layer) bool { return l.Name == cheapestPair.Name })
+		pair := slices.IndexFunc(contestants, func(l layer) bool { return l.Name == cheapestPair.Name })
 		more := func(what string, samples []loopbackSample, i int) {
 			section.Goals = append(section.Goals, atMost(kind.name+", "+what+", CPU more than the pair's", cheapestPair.Name+", "+bothTimeout, 0,
 				estimateOf(excess(samples[i].cpu, samples[pair].cpu)), asUs))
@@ -92,11 +92,11 @@ func loopback(o Options) (Section, error) {
 	return section, nil
 }
 
-func bareTransport(s Setup) Sender { return s.Base.RoundTrip }
+func bareTransport(s setup) sender { return s.Base.RoundTrip }
 
 // idempotent says of every request that it may be repeated.
-func idempotent(layer func(Setup) Sender) func(Setup) Sender {
-	return func(s Setup) Sender {
+func idempotent(layer func(setup) sender) func(setup) sender {
+	return func(s setup) sender {
 		send := layer(s)
 		return func(req *http.Request) (*http.Response, error) {
 			return send(req.WithContext(ampauth.WithOperation(req.Context(), ampauth.IdempotentOperation)))
@@ -123,10 +123,10 @@ type loopbackSample struct{ rate, cpu, allocs, bytes, goroutines []float64 }
 
 // loopbackRounds lets every contestant have the exchange in each round, over
 // connections of its own.
-func loopbackRounds(contestants []Layer, e exchange, rounds int, tick func()) ([]loopbackSample, error) {
+func loopbackRounds(contestants []layer, e exchange, rounds int, tick func()) ([]loopbackSample, error) {
 	server := serve(e.http2, 0, answerTwoBytes)
 	defer server.Close()
-	senders := make([]Sender, len(contestants))
+	senders := make([]sender, len(contestants))
 	for i, c := range contestants {
 		base := server.transport(e.callers)
 		defer base.CloseIdleConnections()
@@ -182,7 +182,7 @@ type usage struct {
 
 // send has the exchange, each caller with a request of its own, and with a token,
 // unless that is empty.
-func (e exchange) send(send Sender, url, token string) (usage, error) {
+func (e exchange) send(send sender, url, token string) (usage, error) {
 	runtime.GC()
 	before := usageNow()
 	began := time.Now()

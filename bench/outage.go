@@ -26,7 +26,7 @@ func outages(o Options) (Section, error) {
 	story := pick(o,
 		storyboard{3 * time.Second, 20 * time.Second, 12 * time.Second, time.Second, 30 * time.Second, time.Second},
 		storyboard{300 * time.Millisecond, 6 * time.Second, 1200 * time.Millisecond, 100 * time.Millisecond, 3 * time.Second, 300 * time.Millisecond})
-	contestants := []Layer{
+	contestants := []layer{
 		{"ampauth", ampauthRetry},
 		{"ampauth, one client each", oneEach(ampauthRetry)},
 		{"go-retryablehttp", retryablehttpRetry},
@@ -67,10 +67,10 @@ func outages(o Options) (Section, error) {
 }
 
 // oneEach gives every caller a client of its own, over the same connections.
-func oneEach(layer func(Setup) Sender) func(Setup) Sender {
-	return func(s Setup) Sender {
+func oneEach(layer func(setup) sender) func(setup) sender {
+	return func(s setup) sender {
 		var turn atomic.Int64
-		senders := make([]Sender, clients)
+		senders := make([]sender, clients)
 		for i := range senders {
 			senders[i] = layer(s)
 		}
@@ -103,7 +103,7 @@ func (r *outageRecord) isDown(at time.Duration) bool { return at >= 0 && at < r.
 const ofTheOutage = "X-Of-The-Outage"
 
 // goThrough sends calls at a steady pace through an outage.
-func goThrough(c Layer, story storyboard, tells bool, progress func(done, of int)) *outageRecord {
+func goThrough(c layer, story storyboard, tells bool, progress func(done, of int)) *outageRecord {
 	r := &outageRecord{story: story, start: time.Now().Add(story.before), success: make([]time.Duration, clients)}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		at := r.now()
@@ -123,7 +123,7 @@ func goThrough(c Layer, story storyboard, tells bool, progress func(done, of int
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConns, base.MaxIdleConnsPerHost = 0, 1000
 	defer base.CloseIdleConnections()
-	s := Setup{Base: base, URL: server.URL + "/api", Timeout: timeoutOfAttempt, BaseDelay: story.baseDelay, MaxDelay: story.maxDelay}
+	s := setup{Base: base, URL: server.URL + "/api", Timeout: timeoutOfAttempt, BaseDelay: story.baseDelay, MaxDelay: story.maxDelay}
 	send := c.Over(s.withDefaults())
 
 	var wg sync.WaitGroup

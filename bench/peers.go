@@ -31,7 +31,7 @@ import (
 // as a RoundTripper does, unless the name says otherwise.
 
 // oauth2Source is an oauth2.TokenSource, whose Token has no context.
-type oauth2Source struct{ Setup }
+type oauth2Source struct{ setup }
 
 func (s oauth2Source) Token() (*oauth2.Token, error) {
 	g, err := s.logIn(context.Background())
@@ -43,11 +43,11 @@ func (s oauth2Source) Token() (*oauth2.Token, error) {
 
 // x/oauth2: ReuseTokenSource, as every Config of it makes one. How long before
 // its end a token is replaced is a setting of ReuseTokenSourceWithExpiry.
-func oauth2Cache(s Setup) oauth2.TokenSource {
+func oauth2Cache(s setup) oauth2.TokenSource {
 	return oauth2.ReuseTokenSourceWithExpiry(nil, oauth2Source{s}, s.Window)
 }
 
-func oauth2Tokens(s Setup) TokenReader {
+func oauth2Tokens(s setup) tokenReader {
 	source := oauth2Cache(s)
 	return func(context.Context) error {
 		_, err := source.Token()
@@ -55,13 +55,13 @@ func oauth2Tokens(s Setup) TokenReader {
 	}
 }
 
-func oauth2Auth(s Setup) Sender {
+func oauth2Auth(s setup) sender {
 	t := &oauth2.Transport{Base: s.Base, Source: oauth2Cache(s)}
 	return t.RoundTrip
 }
 
 // googleProvider is an auth.TokenProvider.
-type googleProvider struct{ Setup }
+type googleProvider struct{ setup }
 
 func (p googleProvider) Token(ctx context.Context) (*googleauth.Token, error) {
 	g, err := p.logIn(ctx)
@@ -72,11 +72,11 @@ func (p googleProvider) Token(ctx context.Context) (*googleauth.Token, error) {
 }
 
 // cloud.google.com/go/auth: a cached provider, refreshed in the background.
-func googleCache(s Setup) googleauth.TokenProvider {
+func googleCache(s setup) googleauth.TokenProvider {
 	return googleauth.NewCachedTokenProvider(googleProvider{s}, &googleauth.CachedTokenProviderOptions{ExpireEarly: s.Window})
 }
 
-func googleTokens(s Setup) TokenReader {
+func googleTokens(s setup) tokenReader {
 	provider := googleCache(s)
 	return func(ctx context.Context) error {
 		_, err := provider.Token(ctx)
@@ -85,7 +85,7 @@ func googleTokens(s Setup) TokenReader {
 }
 
 // googleAuth is AddAuthorizationMiddleware; NewClient would add OpenTelemetry.
-func googleAuth(s Setup) Sender {
+func googleAuth(s setup) sender {
 	client := &http.Client{Transport: s.Base}
 	credentials := googleauth.NewCredentials(&googleauth.CredentialsOptions{TokenProvider: googleCache(s)})
 	if err := httptransport.AddAuthorizationMiddleware(client, credentials); err != nil {
@@ -95,7 +95,7 @@ func googleAuth(s Setup) Sender {
 }
 
 // smithyProvider is a bearer.TokenProvider.
-type smithyProvider struct{ Setup }
+type smithyProvider struct{ setup }
 
 func (p smithyProvider) RetrieveBearerToken(ctx context.Context) (bearer.Token, error) {
 	g, err := p.logIn(ctx)
@@ -106,13 +106,13 @@ func (p smithyProvider) RetrieveBearerToken(ctx context.Context) (bearer.Token, 
 }
 
 // smithy-go: the cache of bearer tokens, refreshed in the background.
-func smithyCache(s Setup) *bearer.TokenCache {
+func smithyCache(s setup) *bearer.TokenCache {
 	return bearer.NewTokenCache(smithyProvider{s}, func(o *bearer.TokenCacheOptions) {
 		o.RefreshBeforeExpires = s.Window
 	})
 }
 
-func smithyTokens(s Setup) TokenReader {
+func smithyTokens(s setup) tokenReader {
 	cache := smithyCache(s)
 	return func(ctx context.Context) error {
 		_, err := cache.RetrieveBearerToken(ctx)
@@ -121,7 +121,7 @@ func smithyTokens(s Setup) TokenReader {
 }
 
 // smithyAuth is a plain transport over the cache: smithy-go's own is part of an SDK.
-func smithyAuth(s Setup) Sender {
+func smithyAuth(s setup) sender {
 	cache := smithyCache(s)
 	return func(req *http.Request) (*http.Response, error) {
 		token, err := cache.RetrieveBearerToken(req.Context())
@@ -136,12 +136,12 @@ func smithyAuth(s Setup) Sender {
 
 // go-retryablehttp: its RoundTripper, which StandardClient is made of, quiet. The
 // timeout is that of its inner client, which bounds one attempt.
-func retryablehttpRetry(s Setup) Sender {
+func retryablehttpRetry(s setup) sender {
 	t := &retryablehttp.RoundTripper{Client: retryablehttpClient(s)}
 	return t.RoundTrip
 }
 
-func retryablehttpClient(s Setup) *retryablehttp.Client {
+func retryablehttpClient(s setup) *retryablehttp.Client {
 	client := retryablehttp.NewClient()
 	client.HTTPClient = &http.Client{Transport: s.Base, Timeout: s.Timeout}
 	client.Logger = nil
@@ -152,7 +152,7 @@ func retryablehttpClient(s Setup) *retryablehttp.Client {
 
 // retryablehttpOwn sends a request of go-retryablehttp's own type, made of bytes,
 // which its documentation calls the best choice. It is made once.
-func retryablehttpOwn(s Setup) Sender {
+func retryablehttpOwn(s setup) sender {
 	client := retryablehttpClient(s)
 	var own *retryablehttp.Request
 	return func(req *http.Request) (*http.Response, error) {
@@ -171,25 +171,25 @@ func retryablehttpOwn(s Setup) Sender {
 }
 
 // failsafe-go: its retry policy for HTTP around its timeout policy.
-func failsafeRetry(s Setup) Sender {
+func failsafeRetry(s setup) sender {
 	return failsafeSender(s, failsafePolicy(s))
 }
 
 // failsafeBudgetRetry has a budget as well, which bounds the retries that are on
 // their way at a time.
-func failsafeBudgetRetry(s Setup) Sender {
+func failsafeBudgetRetry(s setup) sender {
 	return failsafeSender(s, failsafePolicy(s).WithBudget(budget.New()))
 }
 
 // failsafeBreakerRetry has a circuit breaker as well, what its documentation offers
 // against overload: after five failures in a row it lets one call through a second.
-func failsafeBreakerRetry(s Setup) Sender {
+func failsafeBreakerRetry(s setup) sender {
 	failed := func(resp *http.Response, err error) bool { return err != nil || resp.StatusCode >= 500 }
 	breaker := circuitbreaker.NewBuilder[*http.Response]().HandleIf(failed).WithFailureThreshold(5).WithDelay(s.BaseDelay).Build()
 	return failsafeSender(s, failsafePolicy(s).AbortOnErrors(circuitbreaker.ErrOpen), breaker)
 }
 
-func failsafePolicy(s Setup) retrypolicy.Builder[*http.Response] {
+func failsafePolicy(s setup) retrypolicy.Builder[*http.Response] {
 	return failsafehttp.NewRetryPolicyBuilder().
 		WithMaxRetries(attempts-1).
 		WithBackoff(s.BaseDelay, s.MaxDelay).
@@ -197,7 +197,7 @@ func failsafePolicy(s Setup) retrypolicy.Builder[*http.Response] {
 		ReturnLastFailure()
 }
 
-func failsafeSender(s Setup, retry retrypolicy.Builder[*http.Response], inner ...failsafe.Policy[*http.Response]) Sender {
+func failsafeSender(s setup, retry retrypolicy.Builder[*http.Response], inner ...failsafe.Policy[*http.Response]) sender {
 	policies := append([]failsafe.Policy[*http.Response]{retry.Build()}, inner...)
 	if s.Timeout > 0 {
 		policies = append(policies, timeout.New[*http.Response](s.Timeout))
@@ -207,7 +207,7 @@ func failsafeSender(s Setup, retry retrypolicy.Builder[*http.Response], inner ..
 
 // rehttp: what to repeat is the user's to say. Here: what the other peers repeat,
 // any error and the statuses that may pass, whatever the method.
-func rehttpRetry(s Setup) Sender {
+func rehttpRetry(s setup) sender {
 	return rehttpSender(s, rehttp.RetryAny(
 		rehttp.RetryStatuses(408, 429, 500, 502, 503, 504),
 		rehttp.RetryIsErr(func(err error) bool { return err != nil }),
@@ -215,9 +215,9 @@ func rehttpRetry(s Setup) Sender {
 }
 
 // rehttpExample repeats what the example of rehttp's documentation repeats.
-func rehttpExample(s Setup) Sender { return rehttpSender(s, rehttp.RetryTemporaryErr()) }
+func rehttpExample(s setup) sender { return rehttpSender(s, rehttp.RetryTemporaryErr()) }
 
-func rehttpSender(s Setup, repeats rehttp.RetryFn) Sender {
+func rehttpSender(s setup, repeats rehttp.RetryFn) sender {
 	t := rehttp.NewTransport(s.Base,
 		rehttp.RetryAll(rehttp.RetryMaxRetries(attempts-1), repeats),
 		rehttp.ExpJitterDelay(s.BaseDelay, s.MaxDelay))
@@ -226,7 +226,7 @@ func rehttpSender(s Setup, repeats rehttp.RetryFn) Sender {
 }
 
 // azureCredential is an azcore.TokenCredential.
-type azureCredential struct{ Setup }
+type azureCredential struct{ setup }
 
 func (c azureCredential) GetToken(ctx context.Context, _ policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	g, err := c.logIn(ctx)
@@ -242,7 +242,7 @@ func (t transporter) Do(req *http.Request) (*http.Response, error) { return t.Ro
 
 // azurePipeline is azcore's, but for the header of telemetry. It retries after these
 // statuses, or the usual ones if there are none.
-func azurePipeline(s Setup, retries int32, authenticated bool, statuses ...int) runtime.Pipeline {
+func azurePipeline(s setup, retries int32, authenticated bool, statuses ...int) runtime.Pipeline {
 	options := &policy.ClientOptions{
 		Transport: transporter{s.Base},
 		Retry: policy.RetryOptions{
@@ -259,7 +259,7 @@ func azurePipeline(s Setup, retries int32, authenticated bool, statuses ...int) 
 }
 
 // azureSender sends by a pipeline, without buffering the response, as others do.
-func azureSender(pipeline runtime.Pipeline) Sender {
+func azureSender(pipeline runtime.Pipeline) sender {
 	return func(req *http.Request) (*http.Response, error) {
 		request, err := runtime.NewRequestFromRequest(req)
 		if err != nil {
@@ -272,19 +272,19 @@ func azureSender(pipeline runtime.Pipeline) Sender {
 
 const noRetries = -1
 
-func azureAuth(s Setup) Sender  { return azureSender(azurePipeline(s, noRetries, true)) }
-func azureRetry(s Setup) Sender { return azureSender(azurePipeline(s, attempts-1, false)) }
-func azureBoth(s Setup) Sender  { return azureSender(azurePipeline(s, attempts-1, true)) }
+func azureAuth(s setup) sender  { return azureSender(azurePipeline(s, noRetries, true)) }
+func azureRetry(s setup) sender { return azureSender(azurePipeline(s, attempts-1, false)) }
+func azureBoth(s setup) sender  { return azureSender(azurePipeline(s, attempts-1, true)) }
 
 // azureRepeatingRefusals retries after 401 as well. Its token policy throws the token
 // away at a 401, so that the second attempt has another.
-func azureRepeatingRefusals(s Setup) Sender {
+func azureRepeatingRefusals(s setup) sender {
 	return azureSender(azurePipeline(s, attempts-1, true, 401, 408, 429, 500, 502, 503, 504))
 }
 
 // azureOwn sends a request of azcore's own type, made of bytes, as its SDKs do. It is
 // made once.
-func azureOwn(s Setup) Sender {
+func azureOwn(s setup) sender {
 	pipeline := azurePipeline(s, attempts-1, true)
 	var own *policy.Request
 	return func(req *http.Request) (*http.Response, error) {

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +17,7 @@ type pace struct {
 	shown     time.Duration // what one point of the plot stands for
 }
 
-var tokenHolders = []Layer{
+var tokenHolders = []layer{
 	{"ampauth", ampauthAuth},
 	{"x/oauth2", oauth2Auth},
 	{"cloud.google.com/go/auth", googleAuth},
@@ -92,14 +91,16 @@ type timeline struct {
 }
 
 // refreshOnce sends requests at a steady pace.
-func refreshOnce(holder Layer, p pace) (timeline, error) {
+func refreshOnce(holder layer, p pace) (timeline, error) {
 	var result timeline
 	server := serve(false, p.login, answerTwoBytes)
 	defer server.Close()
 	base := server.transport(64)
 	defer base.CloseIdleConnections()
 	s := server.setup(base)
-	s.Logins = http.DefaultTransport.(*http.Transport).Clone() // a login waits for no request
+	logins := server.transport(1) // a login waits for no request
+	defer logins.CloseIdleConnections()
+	s.Logins = logins
 	s.Lifetime, s.Window = p.lifetime, p.lifetime/2
 	send := holder.Over(s)
 	if err := finish(send(get(server.apiURL()+"/assets", 7).Request)); err != nil {

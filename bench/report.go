@@ -198,7 +198,7 @@ func goalsTable(goals []Goal) Table {
 		case g.Missed:
 			verdict = "**missed**"
 		case g.Doubtful:
-			verdict = "no difference shown"
+			verdict = "undecided"
 		}
 		t.add(g.What, g.Against, g.Reach, g.Measured, verdict)
 	}

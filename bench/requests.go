@@ -14,15 +14,15 @@ const (
 )
 
 // overStatic is a trial of a layer over a static transport.
-func overStatic(l Layer, timeout time.Duration, r *request) trial {
-	s := Setup{Base: static(), Logins: staticLogin, URL: staticURL, Timeout: timeout}
+func overStatic(l layer, timeout time.Duration, r *request) trial {
+	s := setup{Base: static(), Logins: staticLogin, URL: staticURL, Timeout: timeout}
 	return sending(l.Name, l.Over(s.withDefaults()), r)
 }
 
 // A contest is one job, the contestants for it, ampauth first, and what it took each.
 type contest struct {
 	job     string
-	layers  []Layer
+	layers  []layer
 	timeout time.Duration
 	fields  int // of the request's header
 	costs   []cost
@@ -42,7 +42,7 @@ func (c contest) of(name string) cost {
 func requests(o Options) (Section, error) {
 	url := staticURL + "/assets"
 	const few, many = 1, 7
-	pair := []Layer{stacks[0], cheapestPair}
+	pair := []layer{stacks[0], cheapestPair}
 	contests := []contest{
 		{job: "authentication alone", layers: authLayers, fields: many},
 		{job: "retries alone, no timeout", layers: retryLayers, fields: many},
@@ -85,7 +85,7 @@ func requests(o Options) (Section, error) {
 		section.Tables = append(section.Tables, t)
 	}
 	for _, fields := range []int{many, few} {
-		profile, err := profiled(o, overStatic(Layer{fmt.Sprintf("ampauth, both, no timeout, header fields: %d", fields), ampauthStack}, 0, get(url, fields)))
+		profile, err := profiled(o, overStatic(layer{fmt.Sprintf("ampauth, both, no timeout, header fields: %d", fields), ampauthStack}, 0, get(url, fields)))
 		if err != nil {
 			return Section{}, err
 		}
@@ -126,10 +126,10 @@ func allocations(what string, c, bare cost, limit, bytes float64) Goal {
 // posts measures what the layers add to a POST whose body can be sent again.
 func posts(o Options) (Section, error) {
 	url := staticURL + "/assets/issue"
-	contestants := append([]Layer{}, stacks...)
+	contestants := append([]layer{}, stacks...)
 	contestants = append(contestants,
-		Layer{"go-retryablehttp over x/oauth2, its own request type", over(retryablehttpOwn, oauth2Auth)},
-		Layer{"azcore, its own request type", azureOwn})
+		layer{"go-retryablehttp over x/oauth2, its own request type", over(retryablehttpOwn, oauth2Auth)},
+		layer{"azcore, its own request type", azureOwn})
 	contests := []contest{
 		{job: "1 KiB", layers: contestants},
 		{job: "64 KiB", layers: contestants},

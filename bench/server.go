@@ -83,8 +83,8 @@ func (s *server) transport(n int) *http.Transport {
 }
 
 // setup is that of a contestant that calls s.
-func (s *server) setup(base http.RoundTripper) Setup {
-	return Setup{Base: base, URL: s.apiURL()}.withDefaults()
+func (s *server) setup(base http.RoundTripper) setup {
+	return setup{Base: base, URL: s.apiURL()}.withDefaults()
 }
 
 // answerTwoBytes reads the request and gives the shortest answer.

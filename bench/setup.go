@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// A Sender sends a request, as http.RoundTripper's method does.
-type Sender func(*http.Request) (*http.Response, error)
+// A sender sends a request, as http.RoundTripper's method does.
+type sender func(*http.Request) (*http.Response, error)
 
 // RoundTrip implements http.RoundTripper.
-func (s Sender) RoundTrip(req *http.Request) (*http.Response, error) { return s(req) }
+func (s sender) RoundTrip(req *http.Request) (*http.Response, error) { return s(req) }
 
-// A Setup is what a contestant is put together for. Attempts are three for all.
-type Setup struct {
+// A setup is what a contestant is put together for. Attempts are three for all.
+type setup struct {
 	Base   http.RoundTripper // makes the attempts
 	Logins http.RoundTripper // makes the logins; if nil, Base
 	URL    string            // of the API, without a final slash
@@ -33,7 +33,7 @@ type Setup struct {
 
 const attempts = 3
 
-func (s Setup) withDefaults() Setup {
+func (s setup) withDefaults() setup {
 	if s.Logins == nil {
 		s.Logins = s.Base
 	}
@@ -63,7 +63,7 @@ type grant struct {
 }
 
 // logIn is what the token sources of the peers do: one POST, and no more.
-func (s Setup) logIn(ctx context.Context) (grant, error) {
+func (s setup) logIn(ctx context.Context) (grant, error) {
 	body := fmt.Sprintf(`{"username":%q,"password":%q}`, username, password)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+loginPath, strings.NewReader(body))
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 // A static transport answers everything at once, with 200 and two bytes.
 func static() http.RoundTripper {
 	answer := http.Response{StatusCode: 200, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, ContentLength: 2}
-	return Sender(func(req *http.Request) (*http.Response, error) {
+	return sender(func(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			_ = req.Body.Close()
 		}
@@ -21,7 +21,7 @@ func static() http.RoundTripper {
 }
 
 // staticLogin answers every login at once.
-var staticLogin = Sender(func(req *http.Request) (*http.Response, error) {
+var staticLogin = sender(func(req *http.Request) (*http.Response, error) {
 	_ = req.Body.Close()
 	return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: -1,
 		Body: io.NopCloser(bytes.NewReader([]byte(`{"token":"0123456789abcdef0123456789abcdef01234567"}`)))}, nil
@@ -75,7 +75,7 @@ func (r *request) again() *http.Request {
 }
 
 // sending is a trial that sends r again and again.
-func sending(name string, send Sender, r *request) trial {
+func sending(name string, send sender, r *request) trial {
 	return trial{name, func(b *testing.B) error {
 		for b.Loop() {
 			resp, err := send(r.again())

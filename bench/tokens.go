@@ -13,9 +13,9 @@ import (
 func tokens(o Options) (Section, error) {
 	const many = 1000
 	names := []string{"reading the clock"}
-	readers := []TokenReader{readClock}
+	readers := []tokenReader{readClock}
 	for _, c := range tokenCaches {
-		s := Setup{Base: staticLogin, URL: staticURL}
+		s := setup{Base: staticLogin, URL: staticURL}
 		read := c.Over(s.withDefaults())
 		if err := read(context.Background()); err != nil {
 			return Section{}, fmt.Errorf("%s: %w", c.Name, err)
@@ -68,7 +68,7 @@ func readClock(context.Context) error {
 	return nil
 }
 
-func serially(read TokenReader) func(*testing.B) error {
+func serially(read tokenReader) func(*testing.B) error {
 	ctx := context.Background()
 	return func(b *testing.B) error {
 		for b.Loop() {
@@ -80,7 +80,7 @@ func serially(read TokenReader) func(*testing.B) error {
 	}
 }
 
-func inParallel(read TokenReader, perCore int) func(*testing.B) error {
+func inParallel(read tokenReader, perCore int) func(*testing.B) error {
 	ctx := context.Background()
 	return func(b *testing.B) (fault error) {
 		var once sync.Once

@@ -31,8 +31,8 @@ func uploads(o Options) (Section, error) {
 		return Section{}, err
 	}
 
-	contestants := append([]Layer{{"ampauth", ampauthUpload}}, retryLayers[1:]...)
-	contestants = append(contestants, Layer{"net/http alone, by hand", sendTwice})
+	contestants := append([]layer{{"ampauth", ampauthUpload}}, retryLayers[1:]...)
+	contestants = append(contestants, layer{"net/http alone, by hand", sendTwice})
 	if _, err := upload(contestants[0], path, size); err != nil { // fills the cache of the file system
 		return Section{}, err
 	}
@@ -69,14 +69,14 @@ func uploads(o Options) (Section, error) {
 }
 
 // ampauthUpload goes by the method, since AMP has no such route.
-func ampauthUpload(s Setup) Sender {
+func ampauthUpload(s setup) sender {
 	t := &ampauth.RetryTransport{Base: s.Base, Classify: ampauth.ClassifyHTTP,
 		Retry: ampauth.RetryConfig{MaxAttempts: attempts, BaseDelay: s.BaseDelay, MaxDelay: s.MaxDelay, Timeout: -1}}
 	return t.RoundTrip
 }
 
 // sendTwice is what everybody does here, without any layer.
-func sendTwice(s Setup) Sender {
+func sendTwice(s setup) sender {
 	return func(req *http.Request) (*http.Response, error) {
 		resp, err := s.Base.RoundTrip(req)
 		if err != nil {
@@ -97,7 +97,7 @@ type transfer struct {
 	took            time.Duration
 }
 
-func upload(c Layer, path string, size int64) (transfer, error) {
+func upload(c layer, path string, size int64) (transfer, error) {
 	var whole atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != size {
@@ -110,7 +110,7 @@ func upload(c Layer, path string, size int64) (transfer, error) {
 	defer server.Close()
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	defer base.CloseIdleConnections()
-	s := Setup{Base: base, URL: server.URL + "/api", BaseDelay: 10 * time.Millisecond, MaxDelay: 100 * time.Millisecond}
+	s := setup{Base: base, URL: server.URL + "/api", BaseDelay: 10 * time.Millisecond, MaxDelay: 100 * time.Millisecond}
 	send := c.Over(s.withDefaults())
 
 	file, err := os.Open(path)

@@ -9,7 +9,7 @@ import (
 )
 
 func TestMutationHasOneEffectWhateverTheServerDoes(t *testing.T) {
-	ours := Layer{"ampauth", ampauthRetry}
+	ours := layer{"ampauth", ampauthRetry}
 	for _, script := range [][]step{{fail, cut, succeed}, {fail, fail, fail}, {cut, cut, cut}, {cut, succeed}} {
 		if n, end := perform(ours, script); n != 1 || end == "201" {
 			t.Errorf("%s: performed %d times, the caller got %s", join(script), n, end)
@@ -28,7 +28,7 @@ func TestPeersRepeatAMutation(t *testing.T) {
 func TestHerdMakesOneLogin(t *testing.T) {
 	const callers = 2000
 	for _, cold := range []bool{true, false} {
-		h, err := stampede(Layer{"ampauth", ampauthStack}, callers, 20*time.Millisecond, cold)
+		h, err := stampede(layer{"ampauth", ampauthStack}, callers, 20*time.Millisecond, cold)
 		if err != nil || h.logins != 1 || h.served != callers {
 			t.Errorf("cold %t: %d logins, %d served, %v", cold, h.logins, h.served, err)
 		}
@@ -59,9 +59,10 @@ func TestFailedTrialEndsTheComparison(t *testing.T) {
 	}
 }
 
+// In real time, since the sockets are real; what is counted does not depend on it.
 func TestCallsOfAnOutageAreCountedByWhenTheyAreDue(t *testing.T) {
 	story := storyboard{200 * time.Millisecond, 400 * time.Millisecond, 400 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond}
-	r := goThrough(Layer{"once", bareTransport}, story, false, nil)
+	r := goThrough(layer{"once", bareTransport}, story, false, nil)
 	if due := int(story.outage.Seconds() * clients); r.calls != due || r.attempts != due || r.amplification() != 1 {
 		t.Errorf("%d calls and %d attempts, %d were due", r.calls, r.attempts, due)
 	}
