@@ -2,13 +2,14 @@ package ampauth
 
 import (
 	"context"
-	"crypto/tls"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/conntrace"
 )
 
 // An attempt is one try at sending a request. It is the context that the layers
@@ -24,11 +25,14 @@ type attempt struct {
 
 	caller *http.Request // the caller's request, which nobody below can change
 
-	number  int32         // from 1
-	status  int32         // of the response, once the caller has it
-	proof   atomic.Uint32 // how far it got; the connections of safe operations are not traced
+	number  int32       // from 1
+	over    atomic.Bool // it was released: its context did not end by the caller or the clock
+	status  int16       // of the response, once the caller has it
 	mutates bool
+	traced  bool // what net/http tells of its connections is listened to
 	apart   bool // wants a connection that no other request was on
+	direct  bool // nothing but this package is between it and an *http.Transport
+	own     bool // went over a connection that this package made for it, directly
 	login   bool // is a login: an AuthTransport it passes through must not wait for one
 
 	// The clock; unset when the attempt has no timeout.
@@ -36,7 +40,14 @@ type attempt struct {
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
 
-	report atomic.Pointer[tokenReport] // of the AuthTransport below, if there is something to tell
+	report atomic.Pointer[tokenReport]  // of the AuthTransport below, if there is something to tell
+	trace  atomic.Pointer[attemptTrace] // made when somebody below asks for it
+}
+
+// An attemptTrace hears what net/http tells of the attempt's connections.
+type attemptTrace struct {
+	*conntrace.Listener
+	context.Context // the attempt's, with the trace
 }
 
 // A sending is an attempt and what it sends, in one allocation.
@@ -46,18 +57,10 @@ type sending struct {
 	value   [1]string // of the Authorization field, if an AuthTransport is right below
 }
 
-// What is known of an attempt.
-const (
-	sawDial    = 1 << iota // a connection was asked for
-	sawConnect             // and was had
-	sawAnother             // and one more, so that something below tried again
-	released               // it is over: its context did not end by the caller or the clock
-)
-
-// A tokenReport says that there was no token to be had, or that the API did not
-// accept it, and then who can replace it.
+// A tokenReport says why there was no token, or that the API did not accept it, and
+// then who can replace it.
 type tokenReport struct {
-	none  bool
+	none  error
 	token Token
 	auth  *AuthTransport
 }
@@ -93,7 +96,41 @@ func (a *attempt) Value(key any) any {
 	if key == (attemptKey{}) {
 		return a
 	}
+	trace := a.trace.Load()
+	if trace == nil && key == conntrace.Key && a.traced {
+		trace = new(attemptTrace)
+		trace.Listener, trace.Context = conntrace.Listen(a.Context, a.caller.URL)
+		if !a.trace.CompareAndSwap(nil, trace) {
+			trace = a.trace.Load()
+		}
+	}
+	if trace != nil {
+		return trace.Context.Value(key)
+	}
 	return a.Context.Value(key)
+}
+
+// A dialContext is the context of an attempt as the user's dialers get it: without the
+// attempt's trace, since what a dialer asks by HTTP is not part of the attempt.
+type dialContext struct {
+	context.Context
+	values context.Context // the caller's
+}
+
+// Value implements context.Context.
+func (c dialContext) Value(key any) any {
+	if key == (attemptKey{}) {
+		return c.Context.Value(key)
+	}
+	return c.values.Value(key)
+}
+
+// forDialer returns what a dialer gets of the context of an attempt.
+func forDialer(ctx context.Context) context.Context {
+	if a := attemptFrom(ctx); a != nil {
+		return dialContext{ctx, a.caller.Context()}
+	}
+	return ctx
 }
 
 // A sourceContext is the context of an attempt as a TokenSource gets it. What the
@@ -114,73 +151,60 @@ func (c sourceContext) Value(key any) any {
 	return v
 }
 
-// newAttempt makes attempt number n of req and starts its clock.
-func newAttempt(req *http.Request, n int, op Operation, limit time.Duration) *sending {
+// newAttempt makes an attempt of a call and starts its clock.
+func newAttempt(c *call) *sending {
 	s := &sending{attempt: attempt{
-		Context: req.Context(), caller: req, number: int32(n),
-		mutates: op == MutatingOperation, apart: op == MutatingOperation, limit: limit,
+		Context: c.ctx, caller: c.req, number: int32(c.number), login: c.t.login,
+		mutates: c.operation == MutatingOperation,
+		traced:  c.operation != SafeOperation, // which can be repeated in any case
+		limit:   c.config.timeoutOf(c.operation),
 	}}
 	a := &s.attempt
-	if limit > 0 || a.mutates { // a layer may leave its own call of a mutation behind
+	a.apart = a.mutates || c.apart
+	if a.limit > 0 || a.mutates { // a layer may leave its own call of a mutation behind
 		a.Context, a.cancel = context.WithCancelCause(a.Context)
 	}
-	if limit > 0 {
-		a.timer = time.AfterFunc(limit, a.expire)
+	if a.limit > 0 {
+		a.timer = time.AfterFunc(a.limit, a.expire)
 	}
-	if op != SafeOperation {
-		a.Context = httptrace.WithClientTrace(a.Context, &httptrace.ClientTrace{
-			GetConn: func(string) { a.proof.Or(sawDial) },
-			GotConn: func(httptrace.GotConnInfo) { a.gotConn() },
-			TLSHandshakeDone: func(state tls.ConnectionState, err error) {
-				switch state.NegotiatedProtocol {
-				case "", "http/1.1", "h2":
-				default:
-					// One of the user's own (http.Transport.TLSNextProto), which tells no GotConn.
-					if err == nil {
-						a.gotConn()
-					}
-				}
-			},
-		})
-	}
-	s.request = *req.WithContext(a) // inlined, so that no other copy is allocated
+	s.request = *c.req.WithContext(a) // inlined, so that no other copy is allocated
 	return s
 }
 
-func (a *attempt) gotConn() {
-	if a.proof.Or(sawConnect)&sawConnect != 0 {
-		a.proof.Or(sawAnother)
-	}
+// connected reports whether the attempt is known to have had a connection.
+func (a *attempt) connected() bool {
+	trace := a.trace.Load()
+	return trace != nil && trace.Had()
 }
 
-// repeated reports whether something below sent the request again by itself.
-func (a *attempt) repeated() bool { return a.proof.Load()&sawAnother != 0 }
-
-// over reports whether the attempt was released, which ends its context as well.
-func (a *attempt) over() bool { return a.proof.Load()&released != 0 }
-
-func (a *attempt) connected() bool { return a.proof.Load()&sawConnect != 0 }
-func (a *attempt) dialing() bool   { return a.proof.Load()&sawDial != 0 }
+// answeredOnce reports whether an answer is the answer to the one try that was made.
+// Over somebody else's layers only the trace can tell that.
+func (a *attempt) answeredOnce() bool {
+	trace := a.trace.Load()
+	return a.own || trace != nil && trace.AnsweredOnce()
+}
 
 // refusal returns the report of a token that the API did not accept, or nil.
 func (a *attempt) refusal() *tokenReport {
-	if r := a.report.Load(); r != nil && !r.none {
+	if r := a.report.Load(); r != nil && r.none == nil {
 		return r
 	}
 	return nil
 }
 
-// gotNoToken reports whether the request could not be sent for want of a token.
-func (a *attempt) gotNoToken() bool {
-	r := a.report.Load()
-	return r != nil && r.none && !a.connected()
+// tokenless returns why there was no token for the request, or nil.
+func (a *attempt) tokenless() error {
+	if r := a.report.Load(); r != nil {
+		return r.none
+	}
+	return nil
 }
 
-func (a *attempt) expire() { a.cancel(attemptTimeout{a}) }
+func (a *attempt) expire() { a.cancel(attemptTimeout{of: a}) }
 
 // timedOut reports whether the attempt's own clock ended it.
 func (a *attempt) timedOut() bool {
-	return a.cancel != nil && context.Cause(a.Context) == error(attemptTimeout{a})
+	return a.cancel != nil && context.Cause(a.Context) == error(attemptTimeout{of: a})
 }
 
 // pause stops the clock while a token is waited for; resume starts it anew.
@@ -199,10 +223,29 @@ func (a *attempt) resume() {
 // release frees what the clock holds. It is called when nothing of the attempt
 // is used any more, and may be called again.
 func (a *attempt) release() {
-	if a != nil && a.cancel != nil {
+	if a == nil {
+		return
+	}
+	a.over.Store(true)
+	if a.cancel != nil {
 		a.pause()
-		a.proof.Or(released)
 		a.cancel(nil)
+	}
+}
+
+// takeOver has the end of the attempt, which is that of its response's body, end the
+// call's context as well.
+func (a *attempt) takeOver(c *call) {
+	if c.end == nil {
+		return
+	}
+	endAttempt, endCall := a.cancel, c.end
+	c.end = nil
+	a.cancel = func(cause error) {
+		if endAttempt != nil {
+			endAttempt(cause)
+		}
+		endCall()
 	}
 }
 
@@ -220,7 +263,7 @@ func (a *attempt) keep(resp *http.Response) {
 	case resp.Body == http.NoBody:
 		a.release()
 	default:
-		a.body, a.status = resp.Body, int32(resp.StatusCode)
+		a.body, a.status = resp.Body, int16(resp.StatusCode)
 		if resp.ProtoMajor == 2 && hasBody(a.caller) && a.Done() != nil {
 			a.body = endWith(a, resp.Body)
 		}
@@ -287,11 +330,14 @@ func (b *boundBody) Read(p []byte) (int, error) {
 	}
 	a := (*attempt)(b)
 	if err != io.EOF {
-		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err), final: a.mutates}
+		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err), repeat: always}
+		if a.mutates {
+			e.repeat = never
+		}
 		if a.timedOut() {
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
-		} else if ctxErr := a.Context.Err(); ctxErr != nil && !a.over() {
-			e.blame(ctxErr)
+		} else if !a.over.Load() {
+			e.blame(a.Context)
 		}
 		err = e
 	}

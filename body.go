@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -119,6 +120,31 @@ type emptyBody struct{}
 
 func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
 func (emptyBody) Close() error             { return nil }
+
+// A sentBody is the body of a mutation, which notes whether anybody began to read it.
+type sentBody struct {
+	io.ReadCloser
+	begun atomic.Bool
+}
+
+func (b *sentBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 || err == nil || err == io.EOF {
+		b.begun.Store(true)
+	}
+	return n, err
+}
+
+// asItIs is the body without what this package has put around it or in its place.
+func asItIs(body io.ReadCloser) (own io.ReadCloser, changed bool) {
+	if sent, ok := body.(*sentBody); ok {
+		body, changed = sent.ReadCloser, true
+	}
+	if body == (emptyBody{}) {
+		return nil, true
+	}
+	return body, changed
+}
 
 // A bodySource yields the request's body for each attempt: first the caller's
 // own, then fresh ones from GetBody. Without GetBody the caller's own can be

@@ -8,24 +8,26 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
-
-	"github.com/ampauth/ampauth/internal/retryafter"
 )
 
 // A call is one RoundTrip: a request and the attempts at it.
 type call struct {
 	t         *RetryTransport
 	req       *http.Request
-	ctx       context.Context
+	ctx       context.Context    // the request's, or one that an http.Client's Timeout ends
+	end       context.CancelFunc // of ctx, if that is the call's own
+	deadline  time.Time          // by which http.Client's Timeout, taken over, ends the call
 	config    *RetryConfig
 	operation Operation
 	bodies    bodySource
 	body      io.ReadCloser // for the next attempt
+	sent      *sentBody     // of the attempt, if it is a mutation
 
 	number   int     // of the attempt, from 1
 	retries  int     // attempts that count against MaxAttempts, but the first
 	replayed bool    // the one replay after a refused token was made
 	earlier  Outcome // of the attempts before this one, the furthest
+	before   error   // what ended one of them
 
 	// Reasons to send it otherwise.
 	detour     bool // over another transport: errHTTP2
@@ -57,11 +59,15 @@ func (c *call) prepare() error {
 	if c.t.fault != nil {
 		return c.t.fault
 	}
-	if c.req.URL == nil || c.req.Header == nil {
-		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: errors.New("the request has no URL or no header map")}
+	if err := sendable(c.req); err != nil {
+		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: err, repeat: never}
+	}
+	if err := c.t.refuseRedirect(c.req); err != nil {
+		return err
 	}
 	c.config = &c.t.config
-	c.operation = c.t.operation(c.req)
+	c.operation = operationOf(c.t.Classify, c.req)
+	c.bound()
 	return nil
 }
 
@@ -88,6 +94,7 @@ func (c *call) run() (*http.Response, error) {
 			if c.earlier == Answered {
 				c.earlier = Ambiguous // of a 5xx nobody knows what it did
 			}
+			c.note(&r)
 		}
 		if r.resp != nil {
 			discard(r.attempt, r.resp.Body, c.drainTime())
@@ -98,6 +105,19 @@ func (c *call) run() (*http.Response, error) {
 		if err := c.sleep(wait-time.Since(decided), &last); err != nil {
 			return nil, err
 		}
+	}
+}
+
+// note keeps what ended an attempt: the last error, or else the last answer. One that
+// was not sent tells least.
+func (c *call) note(r *result) {
+	_, answer := c.before.(*Error)
+	switch {
+	case c.before != nil && r.outcome == NotSent:
+	case r.resp == nil:
+		c.before = clean(r.err)
+	case c.before == nil, answer:
+		c.before = &Error{Op: "request", Kind: ErrRequestFailed, Outcome: r.outcome, StatusCode: r.resp.StatusCode}
 	}
 }
 
@@ -115,20 +135,18 @@ func (c *call) expects() bool { return !c.unexpected && c.req.Header.Get("Expect
 
 // try makes one attempt, whose end is written to r.
 func (c *call) try(r *result) {
-	s := newAttempt(c.req, c.number, c.operation, c.config.timeoutOf(c.operation))
+	s := newAttempt(c)
 	a := &s.attempt
 	s.request.Body, c.body = c.body, nil
 	if body := s.request.Body; c.bodies.once != nil && a.cancel != nil {
 		// net/http waits for a Read of the body, whatever the context says. Whatever the
 		// body is that exists once (a pipe, a file, a connection), Close ends its Read.
 		context.AfterFunc(a, func() {
-			if !a.over() {
+			if !a.over.Load() {
 				_ = body.Close()
 			}
 		})
 	}
-	a.apart = a.mutates || c.apart
-	a.login = c.t.login
 	if c.unexpected {
 		s.request.Header = s.request.Header.Clone()
 		s.request.Header.Del("Expect")
@@ -139,6 +157,8 @@ func (c *call) try(r *result) {
 		if !hasBody(&s.request) {
 			s.request.Body = emptyBody{}
 		}
+		c.sent = &sentBody{ReadCloser: s.request.Body}
+		s.request.Body = c.sent
 	}
 	var began time.Time
 	logged := c.t.logs(c.ctx, slog.LevelDebug)
@@ -154,7 +174,13 @@ func (c *call) try(r *result) {
 	var resp *http.Response
 	var err error
 	base := c.t.base()
-	if auth, ok := base.(*AuthTransport); ok {
+	auth, ok := base.(*AuthTransport)
+	lowest := base
+	if ok {
+		lowest = baseOrDefault(auth.Base)
+	}
+	_, a.direct = lowest.(*http.Transport)
+	if ok {
 		resp, err = auth.roundTrip(&s.request, a, &s.value)
 	} else {
 		resp, err = c.t.split.roundTrip(base, &s.request, a)
@@ -164,69 +190,6 @@ func (c *call) try(r *result) {
 	c.judge(r)
 	if logged {
 		c.logAttempt(r, time.Since(began))
-	}
-}
-
-var errNoResponse = errors.New("the transport below returned neither a response nor an error")
-
-// judge finds out how far the attempt got.
-func (c *call) judge(r *result) {
-	a, resp, err := r.attempt, r.resp, r.err
-	switch {
-	case err != nil && resp != nil && resp.Body != nil:
-		_ = resp.Body.Close()
-		fallthrough
-	case err != nil:
-		r.resp = nil
-	case resp == nil:
-		r.err, r.final = errNoResponse, true
-		return
-	default:
-		if resp.Body == nil {
-			resp.Body = http.NoBody
-		}
-		r.outcome = statusOutcome(resp, c.expects)
-		// The report could be of an earlier try, by a layer between that tries again.
-		if code := resp.StatusCode; code == http.StatusUnauthorized || code == http.StatusForbidden {
-			if r.refusal = a.refusal(); r.refusal != nil {
-				r.outcome = Rejected
-			}
-		}
-		if a.mutates && a.repeated() {
-			// This answer is to the last of several, and says nothing of the others.
-			r.outcome, r.refusal = Answered, nil
-		}
-		c.noteRetryAfter(r)
-		return
-	}
-	inner, ours := errors.AsType[*Error](err)
-	switch {
-	case a.gotNoToken(), ours && inner.Outcome == NotSent && !a.connected():
-		// What could be done about it was done below.
-		r.outcome, r.final = NotSent, true
-		return
-	case errors.Is(err, errNoResponse): // from an AuthTransport below
-		r.err, r.final = errNoResponse, true
-		return
-	}
-	r.outcome = a.errorOutcome(err)
-	r.timedOut = a.timedOut() && c.ctx.Err() == nil
-	r.final = untrusted(err) || errors.Is(err, ErrConfig) || errors.Is(err, ErrClosed)
-}
-
-// noteRetryAfter reads a Retry-After and shuts the gate if it is to be honoured.
-func (c *call) noteRetryAfter(r *result) {
-	code := r.resp.StatusCode
-	if code != http.StatusTooManyRequests && code != http.StatusServiceUnavailable {
-		return
-	}
-	d, ok := retryafter.Parse(r.resp.Header, time.Now())
-	if !ok || d <= 0 {
-		return
-	}
-	r.retryAfter = d
-	if !c.config.tooLong(d) {
-		c.t.gates.hold(c.req.URL, d, code == http.StatusServiceUnavailable)
 	}
 }
 
@@ -252,7 +215,7 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if c.ctx.Value(noRetryKey{}) != nil {
 		return false, 0
 	}
-	if r.resp != nil && r.outcome == Refused && !c.otherwise(r.resp.StatusCode) {
+	if r.resp != nil && r.outcome == Unprocessed && !c.otherwise(r.resp.StatusCode) {
 		return false, 0
 	}
 	if c.retries+1 >= c.config.MaxAttempts {
@@ -304,7 +267,7 @@ func (c *call) repeatable(r *result) bool {
 	switch {
 	case r.final:
 		return false
-	case r.outcome == NotSent, r.outcome == Refused, r.outcome == Rejected:
+	case r.outcome == NotSent, r.outcome == Unprocessed, r.outcome == Rejected:
 		return true
 	case c.operation == MutatingOperation:
 		return false
@@ -331,6 +294,14 @@ func (r *result) status() int {
 	return r.resp.StatusCode
 }
 
+// done frees what the call holds, but what the response's body goes on to use.
+func (c *call) done() {
+	c.bodies.done()
+	if c.end != nil {
+		c.end()
+	}
+}
+
 // closeBody closes a body that was readied for an attempt that is not made, or
 // the caller's own when there was no attempt at all.
 func (c *call) closeBody() {
@@ -347,7 +318,7 @@ func (c *call) renew(r *result) bool {
 	if c.replayed {
 		return false
 	}
-	if !c.nextBody() {
+	if r.outcome != Rejected || !c.nextBody() {
 		r.refusal.auth.renewSoon(r.refusal.token)
 		return false
 	}
@@ -378,10 +349,10 @@ func (c *call) renew(r *result) bool {
 // finish turns the last result into what the caller gets.
 func (c *call) finish(r *result) (*http.Response, error) {
 	c.closeBody()
-	if r.refusal != nil && c.ctx.Err() != nil {
+	if why := ended(c.ctx); why != nil && r.refusal != nil && r.outcome == Rejected {
 		_ = r.resp.Body.Close() // the caller left while its token was renewed
 		r.attempt.release()
-		return nil, c.left(r, c.ctx.Err())
+		return nil, c.left(r, why)
 	}
 	if r.resp == nil {
 		r.attempt.release()
@@ -391,6 +362,8 @@ func (c *call) finish(r *result) (*http.Response, error) {
 		c.t.budget.success()
 	}
 	r.resp.Request = c.req
+	r.attempt.takeOver(c)
 	r.attempt.keep(r.resp)
+	c.noteRedirect(r.resp)
 	return r.resp, nil
 }

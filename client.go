@@ -26,18 +26,22 @@ func NewClient(cfg Config) (*Client, error) {
 	base, owned := lowerLayers(cfg)
 	tokens := newTokenManager(cfg, base, owned)
 	retry := &RetryTransport{
-		Base:    &AuthTransport{Base: base, Source: tokens},
-		Retry:   cfg.Retry,
-		Limiter: cfg.Limiter,
-		Logger:  cfg.Logger,
+		Base:     &AuthTransport{Base: base, Source: tokens},
+		Retry:    cfg.Retry,
+		Limiter:  cfg.Limiter,
+		Classify: cfg.Classify,
+		Logger:   cfg.Logger,
 	}
 	client := new(http.Client)
 	if cfg.HTTPClient != nil {
 		*client = *cfg.HTTPClient
 	}
 	client.Transport = retry
-	if client.CheckRedirect == nil {
-		client.CheckRedirect = CheckRedirect
+	// http.Client puts a text in place of the error that its Timeout cuts off.
+	retry.timeout, client.Timeout = client.Timeout, 0
+	theirs := client.CheckRedirect
+	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		return checkRedirect(cfg.Classify, theirs, req, via)
 	}
 	return &Client{Client: client, Tokens: tokens, retry: retry}, nil
 }

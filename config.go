@@ -44,8 +44,11 @@ type Config struct {
 	Credentials Credentials
 
 	// HTTPClient is copied, never changed: its transport (proxy, TLS, tracing) is
-	// used for all requests and for logins, its Jar, CheckRedirect and Timeout are
-	// kept. If it or its transport is nil, new pooled connections are used.
+	// used for all requests and for logins, its Jar is kept, and its CheckRedirect is
+	// asked about what [CheckRedirect] lets pass. Its Timeout bounds each call, with
+	// all attempts, redirects and the response's body; RetryTransport sees to that, so
+	// that the error is one of this package, and Timeout is 0 in the Client. If it or
+	// its transport is nil, new pooled connections are used.
 	HTTPClient *http.Client
 
 	// Retry shapes the attempts. Zero fields take the defaults.
@@ -53,6 +56,9 @@ type Config struct {
 
 	// Limiter is asked once for each attempt. If nil, there is no limit.
 	Limiter *rate.Limiter
+
+	// Classify says what a request is. If nil, ClassifyAMP.
+	Classify func(*http.Request) Operation
 
 	// Store keeps the token between runs and shares it with other processes. If
 	// nil, the token lives in memory only. A fault of it is told to the Logger alone.
@@ -167,8 +173,10 @@ func passwordRule(password Secret) (rule string) {
 
 // isWord reports whether s is a token of RFC 9110 5.6.2.
 func isWord(s string) bool {
-	for _, c := range []byte(s) {
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0:
 			return false
 		}
 	}

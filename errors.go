@@ -48,8 +48,17 @@ type Error struct {
 	Limit      time.Duration // the timeout that ran out, 0 if none did
 	Err        error         // cause, may be nil
 
-	final bool // Retry must not repeat what it is the error of
+	repeat repeat
 }
+
+// A repeat is what Retry may do about an error, where the fields do not tell.
+type repeat int8
+
+const (
+	byFields repeat = iota
+	never           // a mutation was answered, or nothing could ever be sent
+	always          // the answer of a read broke off
+)
 
 // Error implements error.
 func (e *Error) Error() string {
@@ -101,9 +110,9 @@ func (e *Error) advice() string {
 		return ""
 	case e.Outcome == NotSent:
 		return "it was not sent"
-	case e.Outcome == Refused, e.Outcome == Rejected:
+	case e.Outcome == Unprocessed, e.Outcome == Rejected:
 		return "it was not performed"
-	case e.final:
+	case e.repeat == never && e.Outcome == Answered:
 		return "it was answered, and only the rest of the answer is missing: do not send it again"
 	}
 	return ""
@@ -115,9 +124,28 @@ func (e *Error) Unwrap() error { return e.Err }
 // Is reports whether target is the kind of e.
 func (e *Error) Is(target error) bool { return e.Kind != nil && target == e.Kind }
 
-// Timeout reports whether time ran out: that of an attempt, or the caller's.
+// Timeout reports whether time ran out: that of an attempt, the caller's, or that of a
+// layer below, whose error is then a net.Error that says so.
 func (e *Error) Timeout() bool {
-	return e.Kind == ErrTimeout || errors.Is(e.Err, context.DeadlineExceeded)
+	return e.Kind == ErrTimeout || timedOut(e.Err)
+}
+
+type timeoutError interface {
+	error
+	Timeout() bool
+}
+
+// timedOut reports whether err tells that time ran out, now and not before.
+func timedOut(err error) bool {
+	for {
+		row, ok := err.(*sequence)
+		if !ok || row.joint != beforeThatJoint {
+			break
+		}
+		err = row.first
+	}
+	e, ok := errors.AsType[timeoutError](err)
+	return ok && e.Timeout()
 }
 
 // ErrorType names the kind in one word of a small fixed vocabulary, for the
@@ -148,14 +176,62 @@ func (e *Error) ErrorType() string {
 	return "_OTHER"
 }
 
-// attemptTimeout is the cause of an attempt's context when its own clock ran
-// out. It Is context.DeadlineExceeded, yet it is not the caller's deadline. As a
-// cause it carries whose clock it was; in an error it carries nothing.
-type attemptTimeout struct{ of any }
+// A deadlineError is a net.Error that Is context.DeadlineExceeded, as that itself is.
+type deadlineError struct{}
 
-func (attemptTimeout) Error() string        { return "no answer in time" }
-func (attemptTimeout) Timeout() bool        { return true }
-func (attemptTimeout) Is(target error) bool { return target == context.DeadlineExceeded }
+func (deadlineError) Timeout() bool        { return true }
+func (deadlineError) Temporary() bool      { return true }
+func (deadlineError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// attemptTimeout is the cause of an attempt's context when its own clock ran
+// out, which is not the caller's deadline. As a cause it carries whose clock it was;
+// in an error it carries nothing.
+type attemptTimeout struct {
+	deadlineError
+	of any
+}
+
+func (attemptTimeout) Error() string { return "no answer in time" }
+
+// tooLongAWait is why a call ends although its context is alive: a wait would outlast it.
+type tooLongAWait struct{ deadlineError }
+
+func (tooLongAWait) Error() string { return "the wait would end after the deadline" }
+
+// ended returns why ctx ended, nil while it is alive. It Is the context's error and
+// the cause that its owner gave.
+func ended(ctx context.Context) error {
+	err := ctx.Err()
+	if err == nil {
+		return nil
+	}
+	switch cause := context.Cause(ctx).(type) {
+	case nil:
+		return err
+	case attemptTimeout:
+		return attemptTimeout{}
+	case clientTimeout:
+		return cause
+	default:
+		if cause == err {
+			return err
+		}
+		return &sequence{err, ": ", clean(cause)}
+	}
+}
+
+// blaming returns err as that of somebody who left because ctx ended, which comes
+// first. While ctx is alive, and where err says it already, that is err.
+func blaming(ctx context.Context, err error) error {
+	end := ended(ctx)
+	if end == nil || errors.Is(err, ctx.Err()) && errors.Is(err, context.Cause(ctx)) {
+		return err
+	}
+	if err == nil || errors.Is(end, err) {
+		return end
+	}
+	return &sequence{end, ": ", err}
+}
 
 // clean returns err, or, when its text may show what a server or a layer below
 // put into it, an error that is still all that err is but says less.
@@ -192,13 +268,34 @@ type sequence struct {
 	second error
 }
 
-// beforeThat is the error err, which came after an earlier one.
+const beforeThatJoint = "; before that: "
+
+// beforeThat is the error err, which came after an earlier one. There may be no earlier
+// one, and err may be nil, as where an answer came.
 func beforeThat(err, earlier error) error {
-	return &sequence{err, "; before that: ", earlier}
+	if earlier == nil {
+		return err
+	}
+	return &sequence{err, beforeThatJoint, earlier}
 }
 
-func (s *sequence) Error() string   { return causeText(s.first) + s.joint + causeText(s.second) }
-func (s *sequence) Unwrap() []error { return []error{s.first, s.second} }
+func (s *sequence) Error() string {
+	if s.first == nil {
+		return strings.TrimPrefix(s.joint, "; ") + causeText(s.second)
+	}
+	first, second := causeText(s.first), causeText(s.second)
+	if s.joint == beforeThatJoint && first == second {
+		return first // once is enough
+	}
+	return first + s.joint + second
+}
+
+func (s *sequence) Unwrap() []error {
+	if s.first == nil {
+		return []error{s.second}
+	}
+	return []error{s.first, s.second}
+}
 
 // causeText is the part of a foreign error's text that cannot hold a secret.
 // net/http quotes what a server sent and what a URL holds, so the text ends where a

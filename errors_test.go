@@ -69,7 +69,7 @@ func TestErrorSaysWhatFailedAfterHowManyAttemptsAndWhatToDo(t *testing.T) {
 			"ampauth: request failed after 3 attempts: unexpected EOF"},
 		{"request not sent", &ampauth.Error{Op: "request", Kind: ampauth.ErrRequestFailed, Outcome: ampauth.NotSent, Attempts: 1, Err: errStubDial},
 			"ampauth: request failed after 1 attempt: dial tcp: connect: connection refused; it was not sent"},
-		{"request refused", &ampauth.Error{Op: "request", Kind: ampauth.ErrRequestFailed, Outcome: ampauth.Refused, Attempts: 3, Err: errors.New("stream refused")},
+		{"request refused", &ampauth.Error{Op: "request", Kind: ampauth.ErrRequestFailed, Outcome: ampauth.Unprocessed, Attempts: 3, Err: errors.New("stream refused")},
 			"ampauth: request failed after 3 attempts: stream refused; it was not performed"},
 		{"ambiguous", &ampauth.Error{Op: "request", Kind: ampauth.ErrAmbiguous, Attempts: 1, Err: io.EOF},
 			"ampauth: outcome unknown after 1 attempt: EOF; it may have been performed: find out by reading before you send it again"},

@@ -7,20 +7,25 @@ import (
 	"time"
 )
 
-// left is the error of a call whose caller left between two attempts.
-func (c *call) left(last *result, ctxErr error) *Error {
+// left is the error of a call that ended between two attempts: its caller left, or
+// would have before the next.
+func (c *call) left(last *result, why error) *Error {
 	c.closeBody()
-	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: c.number - 1, StatusCode: last.status(), Err: ctxErr}
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: c.number - 1, StatusCode: last.status(), Err: why}
 	if last.attempt != nil {
 		e.Outcome = c.overall(last.outcome)
 		e.Attempts = int(last.attempt.number)
 	}
-	if last.err != nil && !errors.Is(last.err, ctxErr) {
-		e.Err = beforeThat(ctxErr, clean(last.err))
+	earlier := c.before
+	if last.err != nil {
+		earlier = clean(last.err)
+	} else if _, answer := earlier.(*Error); answer {
+		earlier = nil // StatusCode tells it
 	}
-	if ctxErr == context.DeadlineExceeded {
-		e.Kind = ErrTimeout
+	if !errors.Is(earlier, why) {
+		e.Err = beforeThat(why, earlier)
 	}
+	e.blame(c.ctx)
 	return e
 }
 
@@ -36,15 +41,15 @@ func (c *call) overall(o Outcome) Outcome {
 // heldBack is the error of a call that would have to wait for d, beyond the
 // caller's deadline.
 func (c *call) heldBack(last *result, d time.Duration) *Error {
-	e := c.left(last, context.DeadlineExceeded)
+	e := c.left(last, tooLongAWait{})
 	e.Kind, e.RetryAfter = ErrRateLimited, d
 	return e
 }
 
 // failure makes an *Error of the error of the last attempt.
 func (c *call) failure(r *result) error {
-	if c.earlier == NotSent {
-		if r.attempt.gotNoToken() {
+	if c.earlier == NotSent && r.outcome == NotSent {
+		if r.attempt.tokenless() != nil {
 			return r.err
 		}
 		if ours, ok := r.err.(*Error); ok && r.final {
@@ -55,13 +60,16 @@ func (c *call) failure(r *result) error {
 		return c.heldBack(r, r.limited)
 	}
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: c.overall(r.outcome), Attempts: c.number, Err: clean(r.err)}
-	ctxErr := c.ctx.Err()
-	switch {
-	case r.timedOut:
-		e.Limit = r.attempt.limit
-		e.Kind, e.Err = ErrTimeout, attemptTimeout{}
-	case ctxErr != nil:
-		e.blame(ctxErr)
+	if r.final {
+		e.repeat = never
+	}
+	if r.timedOut {
+		e.Kind, e.Limit, e.Err = ErrTimeout, r.attempt.limit, attemptTimeout{}
+	} else {
+		e.blame(c.ctx)
+	}
+	if timedOut(e.Err) || c.ctx.Err() != nil {
+		e.Err = beforeThat(e.Err, c.before) // which tells more
 	}
 	if c.operation == MutatingOperation && r.outcome == Ambiguous {
 		if e.Kind == ErrTimeout {
@@ -72,14 +80,15 @@ func (c *call) failure(r *result) error {
 	return e
 }
 
-// blame makes e the error of a caller that left, who learns it first.
-func (e *Error) blame(ctxErr error) {
-	if ctxErr == context.DeadlineExceeded {
+// blame makes e the error of a caller that left, if ctx has ended.
+func (e *Error) blame(ctx context.Context) {
+	if ctx.Err() == context.DeadlineExceeded {
 		e.Kind = ErrTimeout
+		if own, ok := context.Cause(ctx).(clientTimeout); ok {
+			e.Limit = own.limit
+		}
 	}
-	if !errors.Is(e.Err, ctxErr) {
-		e.Err = &sequence{ctxErr, ": ", e.Err}
-	}
+	e.Err = blaming(ctx, e.Err)
 }
 
 func (c *call) logAttempt(r *result, elapsed time.Duration) {

@@ -71,6 +71,24 @@ func WithOperation(ctx context.Context, op Operation) context.Context {
 	return context.WithValue(ctx, operationKey{}, op)
 }
 
+// operationOf says what req is: its context does, or else classify (if that is nil,
+// ClassifyAMP). What the context says is of the first request of an http.Client's, and
+// not of one that a redirect led to.
+func operationOf(classify func(*http.Request) Operation, req *http.Request) Operation {
+	op, ok := req.Context().Value(operationKey{}).(Operation)
+	switch {
+	case ok && req.Response == nil:
+	case classify != nil:
+		op = classify(req)
+	default:
+		op = ClassifyAMP(req)
+	}
+	if op != SafeOperation && op != IdempotentOperation {
+		return MutatingOperation
+	}
+	return op
+}
+
 // WithoutRetry returns a context whose requests are attempted once. It is for
 // clients that retry by themselves. The replay after a refused token stays.
 func WithoutRetry(ctx context.Context) context.Context {

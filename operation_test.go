@@ -154,7 +154,7 @@ func TestOperationsAndOutcomesHaveNames(t *testing.T) {
 	for value, want := range map[interface{ String() string }]string{
 		mutating: "MutatingOperation", idempotent: "IdempotentOperation", safe: "SafeOperation",
 		ampauth.Operation(3): "Operation(3)", ampauth.Operation(-1): "Operation(-1)",
-		ampauth.Ambiguous: "Ambiguous", ampauth.NotSent: "NotSent", ampauth.Refused: "Refused",
+		ampauth.Ambiguous: "Ambiguous", ampauth.NotSent: "NotSent", ampauth.Unprocessed: "Unprocessed",
 		ampauth.Rejected: "Rejected", ampauth.Answered: "Answered",
 		ampauth.Outcome(5): "Outcome(5)", ampauth.Outcome(-1): "Outcome(-1)",
 	} {

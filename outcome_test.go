@@ -76,11 +76,11 @@ func TestOutcomeAndOperationDecideWhatIsSentAgain(t *testing.T) {
 		answered(201, once, once),
 		// Proof that nothing left.
 		failed("dial error", stubRefuse(), ampauth.NotSent, again, again, errStubDial),
-		failed("no such host", stubFail(noName), ampauth.NotSent, again, again, noName),
-		failed("proxy not reached", stubFail(&net.OpError{Op: "proxyconnect", Err: io.EOF}), ampauth.NotSent, again, again, io.EOF),
-		failed("certificate not trusted", stubFail(certificate), ampauth.NotSent, once, once, nil),
+		failed("no such host", stubUnconnected(noName), ampauth.NotSent, again, again, noName),
+		failed("proxy not reached", stubUnconnected(&net.OpError{Op: "proxyconnect", Err: io.EOF}), ampauth.NotSent, again, again, io.EOF),
+		failed("certificate not trusted", stubUnconnected(certificate), ampauth.NotSent, once, once, nil),
 		failed("no TLS, first or later", stubFail(noTLS), ampauth.Ambiguous, again, once, nil),
-		failed("refused stream", stubBreak(stubStreamError{StreamID: 1, Code: 7}), ampauth.Refused, again, again, nil),
+		failed("refused stream", stubBreak(stubStreamError{StreamID: 1, Code: 7}), ampauth.Unprocessed, again, again, nil),
 		// No proof.
 		failed("reset after the connection was had", stubBreak(errStubReset), ampauth.Ambiguous, again, once, errStubReset),
 		failed("end after the connection was had", stubBreak(io.EOF), ampauth.Ambiguous, again, once, io.EOF),
@@ -445,7 +445,7 @@ func TestCertificateThatTheUsersOwnCheckRefusesIsFinal(t *testing.T) {
 		x509.HostnameError{Certificate: new(x509.Certificate), Host: "api.test"},
 		x509.CertificateInvalidError{Cert: new(x509.Certificate), Reason: x509.Expired},
 	} {
-		base := stubScript(stubFail(fault))
+		base := stubScript(stubUnconnected(fault))
 		_, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, []byte("x")))
 		if e := stubError(t, err); e.Outcome != ampauth.NotSent || base.attempts() != 1 {
 			t.Errorf("%T: got %v (%v) after %d attempts, want NotSent after 1", fault, err, e.Outcome, base.attempts())

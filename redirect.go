@@ -2,28 +2,115 @@ package ampauth
 
 import (
 	"errors"
+	"io"
 	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/ampauth/ampauth/internal/amproutes"
 )
 
 const maxRedirects = 10
 
-// CheckRedirect is for the field of that name in an http.Client. It does not
-// follow a redirect that changes the method: http.Client answers a 301, 302 or
-// 303 to a POST by a GET, whose success then looks like that of the POST. Nor does
-// it follow one from a mutation of AMP's by GET to what is none. The caller gets the
-// 3xx response itself. Others are followed, at most 10 in a row.
+var (
+	errTooManyRedirects = errors.New("stopped after 10 redirects")
+	errNotFollowed      = errors.New("the answer is a redirect that is not followed: give the http.Client ampauth.CheckRedirect to get the answer itself")
+)
+
+// CheckRedirect is for the field of that name in an http.Client over a
+// [RetryTransport], whose Classify it asks ([ClassifyAMP] while http.Client has a
+// Timeout of its own, which hides the other). The caller gets the redirect itself, and
+// nothing more is sent, where a redirect answers a mutation (307 and 308 too:
+// http.Client would perform it once more for each), where it would change the method
+// (http.Client answers a 301, 302 or 303 to a PUT by a GET, whose success then looks
+// like that of the PUT), and where it would lead a read to a mutation. What
+// [WithOperation] said of a request does not go for the one that follows. Others are
+// followed, at most 10 in a row.
 func CheckRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) > 0 {
-		last := via[len(via)-1]
-		left := ClassifyAMP(last) == MutatingOperation && ClassifyAMP(req) != MutatingOperation
-		if left || methodOf(last) != methodOf(req) {
-			return http.ErrUseLastResponse
-		}
+	var classify func(*http.Request) Operation
+	if former := redirectOf(req); former != nil {
+		classify = former.classify
 	}
-	if len(via) > maxRedirects { // via holds the first request as well
-		return errors.New("ampauth: stopped after 10 redirects")
+	return checkRedirect(classify, nil, req, via)
+}
+
+// checkRedirect is CheckRedirect for another Classify. What may be followed at all is
+// for next to decide, if it is given.
+func checkRedirect(classify func(*http.Request) Operation, next func(*http.Request, []*http.Request) error, req *http.Request, via []*http.Request) error {
+	switch {
+	case len(via) > 0 && !mayFollow(classify, via[len(via)-1], req):
+		return http.ErrUseLastResponse
+	case next != nil:
+		return next(req, via)
+	case len(via) > maxRedirects: // via holds the first request as well
+		return notFollowed(req, errTooManyRedirects)
 	}
 	return nil
+}
+
+func notFollowed(req *http.Request, why error) *Error {
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, Err: why}
+	if req.Response != nil {
+		e.StatusCode = req.Response.StatusCode
+	}
+	return e
+}
+
+// mayFollow reports whether the answer to one request may lead to another.
+func mayFollow(classify func(*http.Request) Operation, from, to *http.Request) bool {
+	if from.URL == nil || to.URL == nil || methodOf(from) != methodOf(to) {
+		return false
+	}
+	if from.URL.Host != "" && operationOf(classify, from) == MutatingOperation { // without a host it was never sent
+		return false
+	}
+	if classify != nil {
+		return operationOf(classify, to) != MutatingOperation
+	}
+	return !amproutes.Mutates(methodOf(to), to.URL)
+}
+
+// refuseRedirect is for a stack whose http.Client does not ask CheckRedirect: it is an
+// error if req follows from a redirect that should not be followed.
+func (t *RetryTransport) refuseRedirect(req *http.Request) error {
+	former := req.Response
+	if former == nil || former.Request == nil || mayFollow(t.Classify, former.Request, req) {
+		return nil
+	}
+	return notFollowed(req, errNotFollowed)
+}
+
+// A redirectBody is the body of a redirect. http.Client gives it to the request that
+// follows, within Request.Response, so that this one learns what it is a part of.
+type redirectBody struct {
+	io.ReadCloser
+	classify func(*http.Request) Operation
+	deadline time.Time
+	followed atomic.Bool
+}
+
+func redirectOf(req *http.Request) *redirectBody {
+	if req.Response == nil {
+		return nil
+	}
+	body, _ := req.Response.Body.(*redirectBody)
+	return body
+}
+
+// noteRedirect has a redirect tell of this call.
+func (c *call) noteRedirect(resp *http.Response) {
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "" {
+		resp.Body = &redirectBody{ReadCloser: resp.Body, classify: c.t.Classify, deadline: c.deadline}
+	}
+}
+
+// deadlineOf is the deadline of the call that req goes on with by following a
+// redirect, or zero. Who sends the same request later makes another call.
+func deadlineOf(req *http.Request) time.Time {
+	if former := redirectOf(req); former != nil && former.followed.CompareAndSwap(false, true) {
+		return former.deadline
+	}
+	return time.Time{}
 }
 
 func methodOf(req *http.Request) string {

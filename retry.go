@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -12,7 +13,7 @@ import (
 // A RetryTransport sends a request again when that can help and cannot hurt.
 //
 // What may be sent again is decided by what the request is (see [Operation]) and
-// how far the attempt got (see [Outcome]). NotSent, Refused and status 429: any
+// how far the attempt got (see [Outcome]). NotSent, Unprocessed and status 429: any
 // request. Status 408, 500, 502, 503, 504, a broken connection, an attempt that
 // timed out: anything but a mutation. Everything else is returned, and so is the
 // last response, with a nil error and its body unread. A mutation whose outcome
@@ -64,7 +65,8 @@ type RetryTransport struct {
 	budget   budget
 	split    split
 	counters retryCounters
-	login    bool // it sends the logins of a TokenManager
+	login    bool          // it sends the logins of a TokenManager
+	timeout  time.Duration // of the http.Client above, if that was taken over
 }
 
 var _ http.RoundTripper = (*RetryTransport)(nil)
@@ -80,7 +82,7 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		c.bodies.unused()
 		return nil, err
 	}
-	defer c.bodies.done()
+	defer c.done()
 	return c.run()
 }
 
@@ -108,21 +110,6 @@ func closeIdleConnections(rt http.RoundTripper) {
 	if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
-}
-
-func (t *RetryTransport) operation(req *http.Request) Operation {
-	op, ok := req.Context().Value(operationKey{}).(Operation)
-	switch {
-	case ok:
-	case t.Classify != nil:
-		op = t.Classify(req)
-	default:
-		op = ClassifyAMP(req)
-	}
-	if op != SafeOperation && op != IdempotentOperation {
-		return MutatingOperation
-	}
-	return op
 }
 
 func (t *RetryTransport) logs(ctx context.Context, level slog.Level) bool {

@@ -808,7 +808,7 @@ func TestStatsCountRetriesByTheirReason(t *testing.T) {
 		}
 		stubText(t, resp)
 		stats := client.Stats()
-		want := ampauth.RetryStats{NotSent: 1, Refused: 1, RateLimited: 1, ServerError: 2, Timeout: 1, Broken: 1}
+		want := ampauth.RetryStats{NotSent: 1, Unprocessed: 1, RateLimited: 1, ServerError: 2, Timeout: 1, Broken: 1}
 		if stats.Retries != want || stats.Retries.Total() != 7 || stats.Replays != 0 {
 			t.Errorf("counted %+v, want %+v", stats.Retries, want)
 		}
@@ -1226,7 +1226,8 @@ func TestCallerWhoLeavesDuringTheRenewalIsLetGo(t *testing.T) {
 		refusal := &stubBody{Reader: strings.NewReader(strings.Repeat("x", 1<<20))}
 		source := tokenThatIsRenewed()
 		source.renewed = func() (ampauth.Token, error) { cancel(); return ampauth.Token{}, ctx.Err() }
-		base := stubScript(func(*http.Request) (*http.Response, error) {
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			stubAnswered(req)
 			return &http.Response{StatusCode: 401, Header: http.Header{}, ContentLength: -1, Body: refusal}, nil
 		})
 		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}}

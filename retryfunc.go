@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/url"
+	"strings"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/amproutes"
 )
 
 // Retry calls op until it succeeds, at most cfg.MaxAttempts times, with the same
 // backoff as a [RetryTransport]. It is for work that is not one HTTP request. op
 // gets a context that ends after cfg.Timeout, and must be safe to repeat.
 //
-// It repeats an *Error whose Outcome is NotSent, Refused or Rejected, that is a
+// It repeats an *Error whose Outcome is NotSent, Unprocessed or Rejected, that is a
 // timeout, or that holds a status of 500 and above; a net.Error that timed out;
 // and whatever has a method Retryable() bool that says true. It never repeats
 // [ErrAmbiguous], [ErrConfig], a failed login (those were repeated already), nor
@@ -31,7 +36,7 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 	cfg = cfg.resolved()
 	var last error
 	for n := 1; ; n++ {
-		if err := ctx.Err(); err != nil {
+		if err := ended(ctx); err != nil {
 			return zero, leftAfter(n-1, err, last)
 		}
 		value, err := once(ctx, cfg.Timeout, op)
@@ -42,7 +47,7 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 			if n == 1 {
 				return zero, err
 			}
-			return zero, afterAttempts(n, err)
+			return zero, afterAttempts(n, err, last)
 		}
 		var retryAfter time.Duration
 		if e, ok := errors.AsType[*Error](err); ok {
@@ -50,7 +55,7 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 		}
 		wait := cfg.backoff(n, retryAfter)
 		if n >= cfg.MaxAttempts || cfg.tooLong(retryAfter) || !fits(ctx, wait) {
-			return zero, afterAttempts(n, err)
+			return zero, afterAttempts(n, err, last)
 		}
 		if ctxErr := sleep(ctx, wait); ctxErr != nil {
 			return zero, leftAfter(n, ctxErr, err)
@@ -75,23 +80,56 @@ func leftAfter(n int, ctxErr, err error) error {
 
 // once makes one attempt within its time.
 func once[T any](ctx context.Context, timeout time.Duration, op func(context.Context) (T, error)) (T, error) {
-	if timeout <= 0 {
-		return op(ctx)
+	attemptCtx := ctx
+	cause := attemptTimeout{of: new(int8)}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		attemptCtx, cancel = context.WithTimeoutCause(ctx, timeout, cause)
+		defer cancel()
 	}
-	cause := attemptTimeout{new(int8)}
-	attemptCtx, cancel := context.WithTimeoutCause(ctx, timeout, cause)
-	defer cancel()
 	value, err := op(attemptCtx)
-	if err != nil && ctx.Err() == nil && !isFinal(err) && context.Cause(attemptCtx) == error(cause) {
-		return value, &Error{Op: "request", Kind: ErrTimeout, Limit: timeout, Err: clean(err)}
+	switch {
+	case err == nil, final(err):
+	case inDoubt(ctx, err):
+		err = &Error{Op: "request", Kind: ErrAmbiguous, Err: clean(err)}
+	case ctx.Err() == nil && context.Cause(attemptCtx) == error(cause):
+		err = &Error{Op: "request", Kind: ErrTimeout, Limit: timeout, Err: clean(err)}
 	}
 	return value, err
 }
 
-// isFinal reports whether err tells of a mutation that was answered.
-func isFinal(err error) bool {
+// inDoubt reports whether err is a timeout of an http.Client that may have cut off a
+// mutation. It puts a text in place of whatever the layers below said: a *url.Error
+// with the method while it waited for the answer, and then a bare net.Error while the
+// answer was read. ctx may say that a repeat does no harm.
+func inDoubt(ctx context.Context, err error) bool {
+	if _, ours := errors.AsType[*Error](err); ours {
+		return false // it tells more
+	}
+	op, said := ctx.Value(operationKey{}).(Operation)
+	if said && (op == SafeOperation || op == IdempotentOperation) {
+		return false
+	}
+	if call, ok := errors.AsType[*url.Error](err); ok {
+		method := strings.ToUpper(call.Op)
+		u, parseErr := url.Parse(call.URL)
+		reads := (method == http.MethodGet || method == http.MethodHead) && parseErr == nil && !amproutes.Mutates(method, u)
+		return call.Timeout() && !neverConnected(call.Err) && (said || !reads)
+	}
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout() && errors.Unwrap(e) == nil &&
+		errors.Is(e, context.DeadlineExceeded) && e != context.DeadlineExceeded
+}
+
+// final reports whether no repetition changes err, or none may be tried.
+func final(err error) bool {
+	for _, never := range []error{ErrAmbiguous, ErrConfig, ErrClosed, ErrObtainFailed, ErrRefreshFailed} {
+		if errors.Is(err, never) {
+			return true
+		}
+	}
 	e, ok := errors.AsType[*Error](err)
-	return ok && e.final
+	return untrusted(err) || ok && e.repeat == never
 }
 
 type retryableError interface {
@@ -100,38 +138,51 @@ type retryableError interface {
 }
 
 func retryable(err error) bool {
-	for _, never := range []error{ErrAmbiguous, ErrConfig, ErrClosed, ErrObtainFailed, ErrRefreshFailed} {
-		if errors.Is(err, never) {
-			return false
-		}
-	}
-	if untrusted(err) || isFinal(err) {
+	if final(err) {
 		return false
 	}
-	if e, ok := errors.AsType[retryableError](err); ok && e.Retryable() {
-		return true
+	if e, ok := errors.AsType[retryableError](err); ok {
+		return e.Retryable()
 	}
 	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Outcome == NotSent || e.Outcome == Refused || e.Outcome == Rejected ||
-			e.Timeout() || e.StatusCode >= 500
+		return e.Outcome == NotSent || e.Outcome == Unprocessed || e.Outcome == Rejected ||
+			e.repeat == always || e.Timeout() || e.StatusCode >= 500
 	}
 	e, ok := errors.AsType[net.Error](err)
 	return ok && e.Timeout()
 }
 
-// afterAttempts says how often it was tried.
-func afterAttempts(n int, err error) error {
+// afterAttempts says how often it was tried, and what came of it before the time ran out.
+func afterAttempts(n int, err, before error) error {
 	if e, ok := err.(transient); ok {
 		err = e.error
 	}
 	if e, ok := err.(*Error); ok {
 		counted := *e
 		counted.Attempts = n
+		if e.Timeout() {
+			counted.Err = beforeThat(e.Err, causeOf(before))
+		}
 		return &counted
 	}
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Attempts: n, Err: clean(err)}
+	if timedOut(err) {
+		e.Err = beforeThat(e.Err, causeOf(before))
+	}
 	if wrapped, ok := errors.AsType[*Error](err); ok {
-		e.Outcome, e.StatusCode, e.RetryAfter = wrapped.Outcome, wrapped.StatusCode, wrapped.RetryAfter
+		e.Outcome, e.StatusCode, e.RetryAfter, e.repeat = wrapped.Outcome, wrapped.StatusCode, wrapped.RetryAfter, wrapped.repeat
 	}
 	return e
+}
+
+// causeOf is what stands behind an earlier error, whose own words would repeat those of
+// the last one.
+func causeOf(err error) error {
+	if e, ok := err.(transient); ok {
+		err = e.error
+	}
+	if e, ok := err.(*Error); ok && e.Err != nil {
+		return e.Err
+	}
+	return clean(err)
 }

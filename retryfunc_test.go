@@ -43,7 +43,7 @@ func TestRetryRepeatsWhatMayHelp(t *testing.T) {
 		again bool
 	}{
 		{"not sent", ours(ampauth.Error{Outcome: ampauth.NotSent}), true},
-		{"refused", ours(ampauth.Error{Outcome: ampauth.Refused}), true},
+		{"refused", ours(ampauth.Error{Outcome: ampauth.Unprocessed}), true},
 		{"rejected", ours(ampauth.Error{Outcome: ampauth.Rejected, StatusCode: 429}), true},
 		{"timeout", ours(ampauth.Error{Kind: ampauth.ErrTimeout}), true},
 		{"timeout by its cause", ours(ampauth.Error{Err: context.DeadlineExceeded}), true},

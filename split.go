@@ -1,9 +1,12 @@
 package ampauth
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,14 +48,11 @@ func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt)
 	if way >= len(fresh) {
 		return base.RoundTrip(req) // the masked request
 	}
-	if req.Body == (emptyBody{}) {
+	if body, changed := asItIs(req.Body); changed { // nothing repeats it here
 		req = req.WithContext(req.Context())
-		req.Body = nil // nothing repeats it here, so it can be what it is
+		req.Body = body
 	}
-	if a.mutates {
-		// From here on the trace cannot get lost, so that no connection is a proof.
-		a.proof.Or(sawDial)
-	}
+	a.own = a.direct
 	resp, err := fresh[way].RoundTrip(req)
 	if err != nil && a.Err() != nil {
 		fresh[way].CloseIdleConnections() // ends a dial that goes on though nobody waits for it
@@ -122,6 +122,7 @@ func freshConnections(base *http.Transport) []*http.Transport {
 
 func freshTransport(base *http.Transport) *http.Transport {
 	t := base.Clone()
+	hideTrace(t)
 	t.DisableKeepAlives = true
 	t.ForceAttemptHTTP2 = false
 	t.Protocols = new(http.Protocols)
@@ -133,6 +134,33 @@ func freshTransport(base *http.Transport) *http.Transport {
 		},
 	}
 	return t
+}
+
+// hideTrace keeps the trace of an attempt from code of the user's that may ask
+// something by HTTP itself.
+func hideTrace(t *http.Transport) {
+	dial := func(theirs func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+		if theirs == nil {
+			return nil
+		}
+		return func(ctx context.Context, network, address string) (net.Conn, error) {
+			return theirs(forDialer(ctx), network, address)
+		}
+	}
+	t.DialContext, t.DialTLSContext = dial(t.DialContext), dial(t.DialTLSContext)
+	if theirs := t.Proxy; theirs != nil {
+		t.Proxy = func(req *http.Request) (*url.URL, error) { return theirs(req.WithContext(forDialer(req.Context()))) }
+	}
+	if theirs := t.GetProxyConnectHeader; theirs != nil {
+		t.GetProxyConnectHeader = func(ctx context.Context, proxy *url.URL, target string) (http.Header, error) {
+			return theirs(forDialer(ctx), proxy, target)
+		}
+	}
+	if theirs := t.OnProxyConnectResponse; theirs != nil {
+		t.OnProxyConnectResponse = func(ctx context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
+			return theirs(forDialer(ctx), proxy, req, resp)
+		}
+	}
 }
 
 // refuseHTTP2 ends a dial that came out at HTTP/2. net/http asks what TLSNextProto

@@ -25,7 +25,7 @@ type Stats struct {
 // RetryStats counts retries by the reason for them.
 type RetryStats struct {
 	NotSent     uint64 // no connection was had
-	Refused     uint64 // 421, 425, 417 to an Expect, or REFUSED_STREAM
+	Unprocessed uint64 // 421, 425, 417 to an Expect, or REFUSED_STREAM
 	RateLimited uint64 // 429
 	ServerError uint64 // 408, 500, 502, 503, 504
 	Timeout     uint64 // the attempt's time ran out
@@ -34,7 +34,7 @@ type RetryStats struct {
 
 // Total is the sum of all reasons.
 func (s RetryStats) Total() uint64 {
-	return s.NotSent + s.Refused + s.RateLimited + s.ServerError + s.Timeout + s.Broken
+	return s.NotSent + s.Unprocessed + s.RateLimited + s.ServerError + s.Timeout + s.Broken
 }
 
 type tokenCounters struct {
@@ -42,7 +42,7 @@ type tokenCounters struct {
 }
 
 type retryCounters struct {
-	notSent, refused, rateLimited, serverError, timeout, broken atomic.Uint64
+	notSent, unprocessed, rateLimited, serverError, timeout, broken atomic.Uint64
 
 	replays, waits atomic.Uint64
 	waited         atomic.Int64 // nanoseconds
@@ -53,8 +53,8 @@ func (c *retryCounters) reason(r result) (*atomic.Uint64, string) {
 	switch {
 	case r.outcome == NotSent:
 		return &c.notSent, "not sent"
-	case r.outcome == Refused:
-		return &c.refused, "refused"
+	case r.outcome == Unprocessed:
+		return &c.unprocessed, "unprocessed"
 	case r.outcome == Rejected:
 		return &c.rateLimited, "rate limited"
 	case r.outcome == Answered:
@@ -81,7 +81,7 @@ func (c *tokenCounters) addTo(s *Stats) {
 
 func (c *retryCounters) addTo(s *Stats) {
 	s.Retries.NotSent += c.notSent.Load()
-	s.Retries.Refused += c.refused.Load()
+	s.Retries.Unprocessed += c.unprocessed.Load()
 	s.Retries.RateLimited += c.rateLimited.Load()
 	s.Retries.ServerError += c.serverError.Load()
 	s.Retries.Timeout += c.timeout.Load()

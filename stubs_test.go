@@ -3,6 +3,7 @@ package ampauth_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log"
@@ -96,31 +97,70 @@ func stubUnused(req *http.Request) {
 	}
 }
 
+// stubTrace is the request's trace, or one that nobody hears.
+func stubTrace(req *http.Request) *httptrace.ClientTrace {
+	if trace := httptrace.ContextClientTrace(req.Context()); trace != nil {
+		return trace
+	}
+	deaf := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		GetConn: func(string) {}, GotConn: func(httptrace.GotConnInfo) {}, GotFirstResponseByte: func() {},
+		ConnectDone: func(string, string, error) {}, DNSDone: func(httptrace.DNSDoneInfo) {},
+		TLSHandshakeDone: func(tls.ConnectionState, error) {},
+	})
+	return httptrace.ContextClientTrace(deaf)
+}
+
 // stubConnect tells the request's trace what a transport tells it.
 func stubConnect(req *http.Request, had bool) {
-	trace := httptrace.ContextClientTrace(req.Context())
-	if trace == nil {
-		return
+	trace := stubTrace(req)
+	port := req.URL.Port()
+	if port == "" {
+		port = "443"
 	}
-	if trace.GetConn != nil {
-		trace.GetConn("api.test:443")
-	}
-	if had && trace.GotConn != nil {
+	trace.GetConn(net.JoinHostPort(req.URL.Hostname(), port))
+	if had {
 		trace.GotConn(httptrace.GotConnInfo{})
 	}
+}
+
+// stubAnswered tells the request's trace of a connection and an answer over it.
+func stubAnswered(req *http.Request) {
+	stubConnect(req, true)
+	stubTrace(req).GotFirstResponseByte()
 }
 
 // stubAnswer takes the whole request and answers it.
 func stubAnswer(status int, header ...string) stubStep {
 	return func(req *http.Request) (*http.Response, error) {
-		stubConnect(req, true)
 		stubUse(req)
+		stubAnswered(req)
 		return stubResponse(status, "body of the answer", header...), nil
 	}
 }
 
 // stubRefuse fails before a connection is had, without a look at the body.
-func stubRefuse() stubStep { return stubFail(errStubDial) }
+func stubRefuse() stubStep { return stubUnconnected(errStubDial) }
+
+// stubUnconnected fails with err in place of a connection, and tells so.
+func stubUnconnected(err error) stubStep {
+	return func(req *http.Request) (*http.Response, error) {
+		stubConnect(req, false)
+		stubUnused(req)
+		switch trace := stubTrace(req); e := err.(type) {
+		case *net.DNSError:
+			trace.DNSDone(httptrace.DNSDoneInfo{Err: err})
+		case *net.OpError:
+			if e.Op == "proxyconnect" {
+				err = e.Err // net/http wraps what the trace was told
+			}
+			trace.ConnectDone("tcp", "192.0.2.1:443", err)
+			err = e
+		default:
+			trace.TLSHandshakeDone(tls.ConnectionState{}, err)
+		}
+		return nil, err
+	}
+}
 
 var errStubDial = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 

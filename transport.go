@@ -268,7 +268,7 @@ func notSent(req *http.Request, a *attempt, err error) error {
 		_ = req.Body.Close()
 	}
 	if a != nil {
-		a.report.Store(&tokenReport{none: true})
+		a.report.Store(&tokenReport{none: err})
 	}
 	return err
 }

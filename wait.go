@@ -27,10 +27,10 @@ func saturatingAdd(a, b time.Duration) time.Duration {
 	return a + b
 }
 
-// sleep waits for d, or until ctx ends and then returns its error.
+// sleep waits for d, or until ctx ends and then returns why.
 func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
-		return ctx.Err()
+		return ended(ctx)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -38,7 +38,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return ended(ctx)
 	}
 }
 
@@ -65,7 +65,7 @@ func (c *call) gated(isRetry bool) time.Duration {
 // admit waits until the gate and the limiter let the next attempt pass.
 func (c *call) admit(last *result) error {
 	for {
-		if err := c.ctx.Err(); err != nil {
+		if err := ended(c.ctx); err != nil {
 			return c.left(last, err)
 		}
 		if d := c.gated(c.retries > 0); d > 0 {

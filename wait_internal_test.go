@@ -86,7 +86,8 @@ func TestBudgetUnderContentionGivesNoMoreThanItHas(t *testing.T) {
 // A clock that went on would keep the request and the response in memory.
 func TestReleaseStopsTheClock(t *testing.T) {
 	req := &http.Request{URL: new(url.URL), Header: http.Header{}}
-	a := newAttempt(req.WithContext(t.Context()), 1, MutatingOperation, time.Hour)
+	c := &call{t: new(RetryTransport), req: req, ctx: t.Context(), config: &RetryConfig{MutationTimeout: time.Hour}, operation: MutatingOperation}
+	a := newAttempt(c)
 	a.release()
 	a.release()
 	if a.timer.Stop() {

@@ -225,7 +225,7 @@ func TestUnprocessedMutationIsPerformedOnceAtMost(t *testing.T) {
 				p.prime(t, rt)
 				err := p.send(t, t.Context(), rt, operation, m)
 				p.wantReused(t)
-				p.wantConsistent(t, err, ampauth.Refused, ampauth.Ambiguous)
+				p.wantConsistent(t, err, ampauth.Unprocessed, ampauth.Ambiguous)
 			})
 		}
 	}

@@ -207,7 +207,7 @@ func (r *report) summary() string {
 // The reasons for a retry, by which a report counts them.
 const (
 	notSent     = "not sent"
-	refused     = "refused"
+	unprocessed = "unprocessed"
 	rateLimited = "rate limited"
 	serverError = "server error"
 	timedOut    = "timeout"
@@ -216,7 +216,7 @@ const (
 
 func retriesByReason(s ampauth.RetryStats) map[string]uint64 {
 	return map[string]uint64{
-		notSent: s.NotSent, refused: s.Refused, rateLimited: s.RateLimited,
+		notSent: s.NotSent, unprocessed: s.Unprocessed, rateLimited: s.RateLimited,
 		serverError: s.ServerError, timedOut: s.Timeout, broken: s.Broken,
 	}
 }

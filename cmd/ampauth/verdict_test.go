@@ -155,7 +155,7 @@ func TestTableNamesWhatFailed(t *testing.T) {
 	e.failures = []call{{route: balanceRoute, told: "HTTP 503"}}
 	v := judge(e)
 	var out strings.Builder
-	r := &report{Verdict: v.result(), Checks: v.checks, Details: v.unexplained, Retries: map[string]uint64{broken: 2, notSent: 1, refused: 0}}
+	r := &report{Verdict: v.result(), Checks: v.checks, Details: v.unexplained, Retries: map[string]uint64{broken: 2, notSent: 1, unprocessed: 0}}
 	if err := r.writeTable(&out); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package amproutes
 
 import (
 	"net/url"
+	"path"
 	"strings"
 )
 
@@ -31,13 +32,13 @@ func Classify(method string, u *url.URL) Class {
 	if u == nil || u.Opaque != "" { // net/http sends Opaque in place of the path
 		return Mutation
 	}
-	path, encoded := u.Path, false
+	rest, encoded := u.Path, false
 	if u.RawPath != "" {
 		// EscapedPath, since RawPath is only a hint and may contradict Path.
-		path, encoded = u.EscapedPath(), true
+		rest, encoded = u.EscapedPath(), true
 	}
 	// A path without a first slash is none that a server could be asked for.
-	rest, more := strings.CutPrefix(strings.TrimSuffix(path, "/"), "/")
+	rest, more := strings.CutPrefix(strings.TrimSuffix(rest, "/"), "/")
 	if method == "HEAD" {
 		method = "GET"
 	}
@@ -68,6 +69,33 @@ func Classify(method string, u *url.URL) Class {
 		return Mutation
 	}
 	return at.class
+}
+
+// Mutates reports whether some server may take a request for one of the mutations in
+// the table, however its path is written: decoded, with dot segments and empty ones
+// resolved, below any base path. [Classify] is careful with what it does not know; this
+// is for the opposite question, whether it is known to be dangerous.
+func Mutates(method string, u *url.URL) bool {
+	if u == nil || u.Opaque != "" {
+		return true
+	}
+	if method == "HEAD" {
+		method = "GET"
+	}
+	segments := strings.Split(strings.Trim(path.Clean("/"+u.Path), "/"), "/")
+	for i, segment := range segments {
+		at := root.word(segment)
+		for _, segment := range segments[i+1:] {
+			if at == nil {
+				break
+			}
+			at = at.child(segment)
+		}
+		if at != nil && at.method == method && at.class == Mutation {
+			return true
+		}
+	}
+	return false
 }
 
 // root is the table as a tree of segments. It is not changed after this.

@@ -1,0 +1,282 @@
+// Package conntrace tells from net/http's trace of one request whether it can have
+// left, and whether an answer is the answer to its only try.
+package conntrace
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// A Listener is told what happens to the connections of one request. What is sent
+// with the request's context but is not the request (a layer that asks a signer by
+// HTTP, a dialer that asks for an address) reports to it as well; it is told apart
+// by host and port. Where that cannot be told, nothing is proved.
+type Listener struct {
+	target string // host and port, as net/http names a connection
+	host   string
+
+	mu       sync.Mutex // guards all below
+	asked    []string   // connections that were asked for and not had so far, by host and port
+	wanted   bool       // one of the request's own was asked for
+	had      int        // connections of the request's own
+	others   int        // connections of others
+	unclear  bool       // a connection could be anybody's
+	current  bool       // the connection that was had last is the request's own
+	answered bool       // the first byte of an answer came over it
+	interim  bool       // and was that of a 100, which is no answer yet
+	failures []error    // why connections could not be made, since the last one that was had
+}
+
+// Listen returns a context that reports the connections of a request for u.
+func Listen(ctx context.Context, u *url.URL) (*Listener, context.Context) {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	l := &Listener{target: net.JoinHostPort(u.Hostname(), port), host: u.Hostname()}
+	return l, httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn:              l.getConn,
+		GotConn:              l.gotConn,
+		GotFirstResponseByte: l.gotFirstByte,
+		Got100Continue:       l.got100,
+		DNSDone:              func(info httptrace.DNSDoneInfo) { l.failed(info.Err) },
+		ConnectDone:          func(_, _ string, err error) { l.failed(err) },
+		TLSHandshakeDone:     l.handshakeDone,
+	})
+}
+
+// Key is what net/http asks a context for to find its trace. A context can wait for
+// that question before it listens.
+var Key = keyOf(func(ctx context.Context) { httptrace.ContextClientTrace(ctx) })
+
+// A keyRecorder is a context that notes what it is asked for.
+type keyRecorder struct {
+	context.Context
+	key any
+}
+
+func (r *keyRecorder) Value(key any) any {
+	r.key = key
+	return nil
+}
+
+func keyOf(ask func(context.Context)) any {
+	r := &keyRecorder{Context: context.Background()}
+	ask(r)
+	return r.key
+}
+
+func (l *Listener) getConn(hostport string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = append(l.asked, hostport)
+	l.wanted = l.wanted || l.isTarget(hostport)
+}
+
+func (l *Listener) isTarget(hostport string) bool { return strings.EqualFold(hostport, l.target) }
+
+func (l *Listener) gotConn(info httptrace.GotConnInfo) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if info.Conn != nil && info.Conn.RemoteAddr() == nil {
+		// Not a connection, but what httputil.DumpRequestOut writes to.
+		l.asked = l.asked[:max(len(l.asked)-1, 0)]
+		l.current = false
+		return
+	}
+	l.failures = nil
+	switch own, clear := l.attribute(info.Conn); {
+	case !clear:
+		l.unclear, l.current = true, false
+	case own:
+		l.had++
+		l.current = true
+	default:
+		l.others++
+		l.current = false
+	}
+}
+
+// attribute finds out whose connection conn is; l.mu must be held.
+func (l *Listener) attribute(conn net.Conn) (own, clear bool) {
+	if c, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok && c.ConnectionState().ServerName != "" {
+		if strings.EqualFold(c.ConnectionState().ServerName, l.host) {
+			// Through a proxy as well, where net/http names the proxy.
+			l.take(slices.IndexFunc(l.asked, l.isTarget))
+			return true, true
+		}
+	}
+	mine := slices.IndexFunc(l.asked, l.isTarget)
+	theirs := slices.IndexFunc(l.asked, func(hostport string) bool { return !l.isTarget(hostport) })
+	switch {
+	case theirs < 0:
+		l.take(mine)
+		return true, true
+	case mine < 0:
+		l.take(theirs)
+		return false, true
+	}
+	// Both are waited for, as when a dialer asks something by HTTP.
+	if conn == nil {
+		return false, false
+	}
+	address := conn.RemoteAddr().String()
+	isMine := reaches(l.target, address)
+	theirs = slices.IndexFunc(l.asked, func(hostport string) bool { return !l.isTarget(hostport) && reaches(hostport, address) })
+	switch {
+	case isMine && theirs < 0:
+		l.take(mine)
+		return true, true
+	case !isMine && theirs >= 0:
+		l.take(theirs)
+		return false, true
+	}
+	return false, false
+}
+
+func (l *Listener) take(i int) {
+	if i >= 0 {
+		l.asked = slices.Delete(l.asked, i, i+1)
+	}
+}
+
+// reaches reports whether a connection to address can be one to hostport, whose host
+// may be a name.
+func reaches(hostport, address string) bool {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return false
+	}
+	remote, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return hostport == address
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap() != remote.Addr().Unmap() {
+		return false
+	}
+	_, remotePort, err := net.SplitHostPort(address)
+	return err == nil && port == remotePort
+}
+
+func (l *Listener) gotFirstByte() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answered = l.answered || l.current
+}
+
+func (l *Listener) got100() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.interim = true
+}
+
+func (l *Listener) handshakeDone(state tls.ConnectionState, err error) {
+	switch state.NegotiatedProtocol {
+	case "", "http/1.1", "h2":
+		l.failed(err)
+		return
+	}
+	// A protocol of the user's own (http.Transport.TLSNextProto), which tells no GotConn.
+	l.gotConn(httptrace.GotConnInfo{})
+}
+
+// maxFailures bounds what is kept: a host has a few addresses, and a layer that tries
+// more often than that proves nothing.
+const maxFailures = 32
+
+func (l *Listener) failed(err error) {
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.failures) < maxFailures {
+		l.failures = append(l.failures, err)
+	}
+}
+
+// Had reports whether the request had a connection, or may have had one.
+func (l *Listener) Had() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.had > 0 || l.unclear
+}
+
+// HadOne reports whether there was just one connection that the request can have been
+// sent over.
+func (l *Listener) HadOne() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.had == 1 && !l.unclear
+}
+
+// AnsweredOnce reports whether there was just one connection that the request can
+// have been sent over, and an answer came over it: then an answer that is at hand is
+// no second one's.
+func (l *Listener) AnsweredOnce() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.had == 1 && l.answered && !l.interim && !l.unclear
+}
+
+// Unsent reports whether it is proved that nothing of a request that ended in err was
+// sent. begun says that somebody began to read its body, without which it cannot have
+// been sent either. A connection to its host, or to a proxy, was asked for and not had;
+// and err is, or wraps, the very value that said why. Whoever had another connection
+// later may have gone another way. An error that joins several proves nothing, since
+// another one of them may tell of another try; nor does a value like io.EOF, which
+// another try could have met as well, once the body was begun. Where nothing was said
+// (of a dialer of the user's, or one that has not come back), the body has to do.
+func (l *Listener) Unsent(err error, begun bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.had > 0 || l.unclear {
+		return false
+	}
+	asked := l.wanted || l.others == 0 && viaProxy(err)
+	if len(l.failures) == 0 {
+		return asked && l.others == 0 && !begun
+	}
+	for ; err != nil; err = errors.Unwrap(err) {
+		if l.heard(err) {
+			return asked && (!begun || unique(err))
+		}
+	}
+	return false
+}
+
+// viaProxy reports whether net/http says that err came up on the way to a proxy.
+func viaProxy(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if op, ok := err.(*net.OpError); ok && op.Op == "proxyconnect" {
+			return true
+		}
+	}
+	return false
+}
+
+// heard reports whether err is one of the failures; l.mu must be held.
+func (l *Listener) heard(err error) bool {
+	return isComparable(err) && slices.ContainsFunc(l.failures, func(failure error) bool {
+		return isComparable(failure) && failure == err
+	})
+}
+
+func isComparable(err error) bool { return reflect.TypeOf(err).Comparable() }
+
+// unique reports whether err was made for one failure, so that to meet it again is to
+// meet that failure. io.EOF, for one, is the same value wherever it comes up.
+func unique(err error) bool {
+	t := reflect.TypeOf(err)
+	return t.Kind() == reflect.Pointer && t != reflect.TypeOf(io.EOF)
+}

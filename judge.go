@@ -1,0 +1,200 @@
+package ampauth
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/ampauth/ampauth/internal/retryafter"
+)
+
+var errNoResponse = errors.New("the transport below returned neither a response nor an error")
+
+// judge finds out how far the attempt got.
+func (c *call) judge(r *result) {
+	a, resp, err := r.attempt, r.resp, r.err
+	switch {
+	case err != nil && resp != nil && resp.Body != nil:
+		_ = resp.Body.Close()
+		fallthrough
+	case err != nil:
+		r.resp = nil
+	case resp == nil:
+		r.err, r.final = errNoResponse, true
+		return
+	default:
+		if resp.Body == nil {
+			resp.Body = http.NoBody
+		}
+		r.outcome = statusOutcome(resp, c.expects)
+		// The report could be of an earlier try, by a layer between that tries again.
+		if code := resp.StatusCode; code == http.StatusUnauthorized || code == http.StatusForbidden {
+			if r.refusal = a.refusal(); r.refusal != nil {
+				r.outcome = Rejected
+			}
+		}
+		if a.mutates && !a.answeredOnce() {
+			r.outcome = Answered // it may be to the last of several tries
+		}
+		c.noteRetryAfter(r)
+		return
+	}
+	begun := c.sent != nil && c.sent.begun.Load()
+	inner, ours := errors.AsType[*Error](err)
+	switch none := a.tokenless(); {
+	case none != nil, ours && inner.Outcome == NotSent:
+		// What could be done about it was done below. It proves nothing of other tries.
+		r.final = true
+		if !a.connected() && (!begun || wraps(err, none)) {
+			r.outcome = NotSent
+		}
+		return
+	case errors.Is(err, errNoResponse): // from an AuthTransport below
+		r.err, r.final = errNoResponse, true
+		return
+	case unknownScheme(c.req, err):
+		r.outcome, r.final = NotSent, true
+		return
+	}
+	r.outcome = a.errorOutcome(err, begun)
+	r.timedOut = a.timedOut() && c.ctx.Err() == nil
+	r.final = final(err)
+}
+
+// noteRetryAfter reads a Retry-After and shuts the gate if it is to be honoured.
+func (c *call) noteRetryAfter(r *result) {
+	code := r.resp.StatusCode
+	if code != http.StatusTooManyRequests && code != http.StatusServiceUnavailable {
+		return
+	}
+	d, ok := retryafter.Parse(r.resp.Header, time.Now())
+	if !ok || d <= 0 {
+		return
+	}
+	r.retryAfter = d
+	if !c.config.tooLong(d) {
+		c.t.gates.hold(c.req.URL, d, code == http.StatusServiceUnavailable)
+	}
+}
+
+// statusOutcome is the outcome that an answer shows by its status.
+func statusOutcome(resp *http.Response, expects func() bool) Outcome {
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		return Rejected
+	case http.StatusMisdirectedRequest, http.StatusTooEarly:
+		return Unprocessed
+	case http.StatusExpectationFailed:
+		if expects() {
+			return Unprocessed
+		}
+	}
+	return Answered
+}
+
+// transientStatus reports whether an answer says that the same request may
+// succeed a moment later.
+func transientStatus(code int) bool {
+	switch code {
+	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// errorOutcome is the outcome of an attempt that ended in err. The type of the error
+// tells only of an operation that can be repeated in any case. Of another it takes
+// proof: a layer below may have tried more than once, and shows the last error alone.
+// begun says that its body was read from.
+func (a *attempt) errorOutcome(err error, begun bool) Outcome {
+	if covered, ok := err.(*cleaned); ok {
+		err = covered.err() // by the AuthTransport below
+	}
+	trace := a.trace.Load()
+	switch {
+	case !a.traced:
+		if refusedStream(err) {
+			return Unprocessed
+		}
+		if neverConnected(err) {
+			return NotSent
+		}
+	case trace == nil: // nobody below asked for it
+	case trace.HadOne() && refusedStream(err):
+		return Unprocessed
+	case a.own && !trace.Had(), trace.Unsent(err, begun):
+		return NotSent
+	}
+	return Ambiguous
+}
+
+// wraps reports whether err is cause, or wraps it in a single line.
+func wraps(err, cause error) bool {
+	for ; err != nil && cause != nil; err = errors.Unwrap(err) {
+		if err == cause {
+			return true
+		}
+	}
+	return false
+}
+
+// neverConnected reports whether err is of a type that only the making of a
+// connection yields.
+func neverConnected(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
+		return true
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return true
+	}
+	return untrusted(err) // not tls.RecordHeaderError, which can come at any time
+}
+
+// untrusted reports whether the server's certificate was not accepted, which no
+// repetition changes.
+func untrusted(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[x509.CertificateInvalidError](err)
+	return ok
+}
+
+// streamError has the shape of the HTTP/2 stream error of net/http and of
+// golang.org/x/net/http2; both let errors.As fill any such struct.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string { return "http2 stream error" }
+
+func refusedStream(err error) bool {
+	const refused = 0x7 // RFC 9113 7, REFUSED_STREAM
+	e, ok := errors.AsType[streamError](err)
+	return ok && e.Code == refused
+}
+
+// noCommonProtocol reports whether the server ended the TLS handshake because
+// it speaks none of the protocols that were offered (RFC 7301 3.2, alert 120).
+// crypto/tls does not export the alert's type, only its text and its number.
+func noCommonProtocol(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return false
+	}
+	alert := reflect.ValueOf(op.Err)
+	return alert.Kind() == reflect.Uint8 && alert.Uint() == 120
+}
