@@ -109,11 +109,11 @@ func (c *call) run() (*http.Response, error) {
 }
 
 // note keeps what ended an attempt: the last error, or else the last answer. One that
-// was not sent tells least.
+// was not sent, or ran out of time, tells least.
 func (c *call) note(r *result) {
 	_, answer := c.before.(*Error)
 	switch {
-	case c.before != nil && r.outcome == NotSent:
+	case c.before != nil && (r.outcome == NotSent || r.timedOut):
 	case r.resp == nil:
 		c.before = clean(r.err)
 	case c.before == nil, answer:

@@ -379,8 +379,8 @@ func TestUsersHTTPClientIsKeptAndNotChanged(t *testing.T) {
 	if calls != 2 {
 		t.Errorf("the user's transport saw %d requests, want login and call", calls)
 	}
-	if client.Jar != jar || client.Timeout != time.Minute || client.CheckRedirect == nil {
-		t.Error("Jar, Timeout or CheckRedirect is lost")
+	if client.Jar != jar || client.Timeout != 0 || client.CheckRedirect == nil {
+		t.Error("the Jar or CheckRedirect is lost, or Timeout is http.Client's to keep")
 	}
 	if theirs.Jar != before.Jar || theirs.Timeout != before.Timeout || fmt.Sprintf("%p", theirs.Transport) != fmt.Sprintf("%p", before.Transport) {
 		t.Error("the user's client was changed")

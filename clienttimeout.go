@@ -44,4 +44,3 @@ func (c *call) bound() {
 		c.ctx, c.end = ctx, end
 	}
 }
-

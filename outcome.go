@@ -43,4 +43,3 @@ func (o Outcome) String() string {
 	}
 	return fmt.Sprintf("Outcome(%d)", int(o))
 }
-

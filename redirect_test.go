@@ -1,16 +1,17 @@
 package ampauth_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ampauth/ampauth"
@@ -52,76 +53,142 @@ func (r *redirector) seen() []string {
 	return slices.Clone(r.arrivals)
 }
 
-func TestRedirectIsFollowedUnlessItChangesTheMethod(t *testing.T) {
+func TestOnlyAReadIsRedirectedAndOnlyToARead(t *testing.T) {
 	for _, test := range []struct {
 		method, path, body string
 		status             int
 		arrivals           []string
 	}{
-		{"POST", "/301/end", "issue", 301, []string{"POST /301/end issue"}},
-		{"POST", "/302/end", "issue", 302, []string{"POST /302/end issue"}},
-		{"POST", "/303/end", "issue", 303, []string{"POST /303/end issue"}},
-		{"POST", "/302/end", "", 302, []string{"POST /302/end"}},
-		{"PUT", "/301/end", "edit", 301, []string{"PUT /301/end edit"}},
-		{"PUT", "/303/end", "edit", 303, []string{"PUT /303/end edit"}},
-		{"DELETE", "/302/end", "", 302, []string{"DELETE /302/end"}},
-		{"POST", "/307/end", "issue", 200, []string{"POST /307/end issue", "POST /end issue"}},
-		{"POST", "/308/end", "issue", 200, []string{"POST /308/end issue", "POST /end issue"}},
-		{"POST", "/307/303/end", "issue", 303, []string{"POST /307/303/end issue", "POST /303/end issue"}},
-		{"DELETE", "/308/end", "", 200, []string{"DELETE /308/end", "DELETE /end"}},
-		{"GET", "/301/end", "", 200, []string{"GET /301/end", "GET /end"}},
-		{"GET", "/302/303/307/308/end", "", 200, []string{"GET /302/303/307/308/end", "GET /303/307/308/end", "GET /307/308/end", "GET /308/end", "GET /end"}},
-		{"HEAD", "/303/end", "", 200, []string{"HEAD /303/end", "HEAD /end"}},
-		{"", "/302/end", "", 200, []string{"GET /302/end", "GET /end"}},
+		// A mutation gets its answer, whatever the status and verb.
+		{"POST", "/301/assets/issue", "issue", 301, []string{"POST /301/assets/issue issue"}},
+		{"POST", "/302/assets/issue", "issue", 302, []string{"POST /302/assets/issue issue"}},
+		{"POST", "/303/assets/issue", "", 303, []string{"POST /303/assets/issue"}},
+		{"POST", "/307/assets/issue", "issue", 307, []string{"POST /307/assets/issue issue"}},
+		{"POST", "/308/assets/issue", "issue", 308, []string{"POST /308/assets/issue issue"}},
+		{"GET", "/302/assets/6f0e/register", "", 302, []string{"GET /302/assets/6f0e/register"}},
+		{"GET", "/307/unknown", "", 307, []string{"GET /307/unknown"}},
+		// A method does not change.
+		{"PUT", "/301/assets/6f0e/edit", "edit", 301, []string{"PUT /301/assets/6f0e/edit edit"}},
+		{"PUT", "/303/assets/6f0e/edit", "edit", 303, []string{"PUT /303/assets/6f0e/edit edit"}},
+		{"DELETE", "/302/assets/6f0e/delete", "", 302, []string{"DELETE /302/assets/6f0e/delete"}},
+		{"PUT", "/307/assets/6f0e/edit", "edit", 200, []string{"PUT /307/assets/6f0e/edit edit", "PUT /assets/6f0e/edit edit"}},
+		{"DELETE", "/308/assets/6f0e/delete", "", 200, []string{"DELETE /308/assets/6f0e/delete", "DELETE /assets/6f0e/delete"}},
+		// A read is followed to a read.
+		{"GET", "/301/assets", "", 200, []string{"GET /301/assets", "GET /assets"}},
+		{"HEAD", "/303/assets", "", 200, []string{"HEAD /303/assets", "HEAD /assets"}},
+		{"", "/302/assets", "", 200, []string{"GET /302/assets", "GET /assets"}},
+		{"GET", "/302/303/307/308/assets", "", 200, []string{"GET /302/303/307/308/assets", "GET /303/307/308/assets", "GET /307/308/assets", "GET /308/assets", "GET /assets"}},
+		{"GET", "/302/unknown/assets", "", 200, []string{"GET /302/unknown/assets", "GET /unknown/assets"}},
 	} {
-		t.Run(test.method+test.path, func(t *testing.T) {
-			server := newRedirector(t)
-			client := &http.Client{Transport: server.Client().Transport, CheckRedirect: ampauth.CheckRedirect}
-			req, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, strings.NewReader(test.body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.Method = test.method // NewRequest makes a GET of the empty one
-			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
-			if resp.StatusCode != test.status {
-				t.Errorf("status %d, want %d", resp.StatusCode, test.status)
-			}
-			if got := server.seen(); !slices.Equal(got, test.arrivals) {
-				t.Errorf("the server saw %q, want %q", got, test.arrivals)
-			}
-			if test.status != 200 {
-				body, err := io.ReadAll(resp.Body)
-				if resp.Header.Get("Location") == "" || string(body) != "moved" || err != nil {
-					t.Error("the redirect itself is not whole")
+		for name, newClient := range redirectClients {
+			t.Run(name+": "+test.method+test.path, func(t *testing.T) {
+				server := newRedirector(t)
+				req, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, strings.NewReader(test.body))
+				if err != nil {
+					t.Fatal(err)
 				}
+				req.Method = test.method // NewRequest makes a GET of the empty one
+				resp, err := newClient(t, server, nil).Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				if resp.StatusCode != test.status {
+					t.Errorf("status %d, want %d", resp.StatusCode, test.status)
+				}
+				if diff := cmp.Diff(test.arrivals, server.seen()); diff != "" {
+					t.Errorf("the server saw (-want +got):\n%s", diff)
+				}
+				if test.status != 200 {
+					body, err := io.ReadAll(resp.Body)
+					if resp.Header.Get("Location") == "" || string(body) != "moved" || err != nil {
+						t.Error("the redirect itself is not whole")
+					}
+				}
+			})
+		}
+	}
+}
+
+// redirectClients are the ways to an http.Client that asks CheckRedirect.
+var redirectClients = map[string]func(*testing.T, *redirector, func(*http.Request) ampauth.Operation) *http.Client{
+	"by hand": func(_ *testing.T, r *redirector, classify func(*http.Request) ampauth.Operation) *http.Client {
+		return &http.Client{Transport: &ampauth.RetryTransport{Base: r.Client().Transport, Classify: classify}, CheckRedirect: ampauth.CheckRedirect}
+	},
+	"NewClient": func(t *testing.T, r *redirector, classify func(*http.Request) ampauth.Operation) *http.Client {
+		return r.newClient(t, func(cfg *ampauth.Config) { cfg.Classify = classify })
+	},
+}
+
+// newClient is a client whose logins go elsewhere.
+func (r *redirector) newClient(t *testing.T, change func(*ampauth.Config)) *http.Client {
+	cfg := canaryConfig()
+	login := cfg.HTTPClient.Transport
+	cfg.BaseURL = r.URL + "/api"
+	cfg.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if strings.HasSuffix(req.URL.Path, "/obtain_token") {
+			return login.RoundTrip(req)
+		}
+		return r.Client().Transport.RoundTrip(req)
+	})}
+	change(&cfg)
+	client, err := ampauth.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client.Client
+}
+
+func TestMutationThatRedirectsToItselfIsPerformedOnce(t *testing.T) {
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		for name, newClient := range redirectClients {
+			for _, method := range []string{"POST", "PUT", "DELETE", "GET"} {
+				var performed atomic.Int32
+				server := &redirector{Server: httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+					performed.Add(1)
+					w.Header().Set("Location", req.URL.Path)
+					w.WriteHeader(status)
+				}))}
+				t.Cleanup(server.Close)
+				req, err := http.NewRequestWithContext(ampauth.WithOperation(t.Context(), ampauth.MutatingOperation), method, server.URL+"/api/assets/6f0e", strings.NewReader("{}"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp, err := newClient(t, server, nil).Do(req)
+				if err != nil || resp.StatusCode != status || performed.Load() != 1 {
+					t.Errorf("%s, %s, %d: performed %d times, then %v, %v", name, method, status, performed.Load(), resp, err)
+					continue
+				}
+				_ = resp.Body.Close()
 			}
-		})
+		}
 	}
 }
 
 func TestEleventhRedirectIsNotFollowed(t *testing.T) {
 	for redirects, followed := range map[int]bool{10: true, 11: false, 20: false} {
-		t.Run(strconv.Itoa(redirects), func(t *testing.T) {
-			server := newRedirector(t)
-			client := &http.Client{Transport: server.Client().Transport, CheckRedirect: ampauth.CheckRedirect}
-			resp, err := client.Get(server.URL + strings.Repeat("/302", redirects) + "/end")
-			if resp != nil {
-				_ = resp.Body.Close()
-			}
-			if (err == nil) != followed {
-				t.Errorf("error %v, want one: %t", err, !followed)
-			}
-			if err != nil && !strings.Contains(err.Error(), "stopped after 10 redirects") {
-				t.Errorf("got %v, which does not say why", err)
-			}
-			if n := len(server.seen()); n != 11 {
-				t.Errorf("the server saw %d requests, want 11: the first and 10 redirects", n)
-			}
-		})
+		for name, newClient := range redirectClients {
+			t.Run(fmt.Sprint(name, redirects), func(t *testing.T) {
+				server := newRedirector(t)
+				resp, err := newClient(t, server, nil).Get(server.URL + strings.Repeat("/302", redirects) + "/assets")
+				if resp != nil {
+					_ = resp.Body.Close()
+				}
+				if (err == nil) != followed {
+					t.Errorf("error %v, want one: %t", err, !followed)
+				}
+				if err != nil {
+					e := stubError(t, err)
+					if e.Outcome != ampauth.Answered || e.StatusCode != 302 || !strings.Contains(err.Error(), "stopped after 10 redirects") {
+						t.Errorf("got %v (%v), which does not say why", err, e.Outcome)
+					}
+				}
+				if n := len(server.seen()); n != 11 {
+					t.Errorf("the server saw %d requests, want 11: the first and 10 redirects", n)
+				}
+			})
+		}
 	}
 }
 
@@ -142,9 +209,8 @@ func TestEmptyMethodIsGet(t *testing.T) {
 	}
 }
 
-// Four of AMP's mutations are GETs: the success of what a redirect leads to is not
-// theirs. A final slash that Django adds is the same mutation.
-func TestRedirectOfAMutationByGetLeadsToNothingElse(t *testing.T) {
+// A server, or who can write to one, must not make a read perform something.
+func TestReadIsNeverRedirectedToAMutation(t *testing.T) {
 	at := func(path string) *http.Request {
 		req, err := http.NewRequest("GET", "https://amp.test/api"+path, nil)
 		if err != nil {
@@ -158,8 +224,19 @@ func TestRedirectOfAMutationByGetLeadsToNothingElse(t *testing.T) {
 	}{
 		{"/assets/6f0e/distributions/create/", "/assets", http.ErrUseLastResponse},
 		{"/assets/6f0e/register", "/assets/6f0e", http.ErrUseLastResponse},
-		{"/assets/6f0e/register", "/assets/6f0e/register/", nil},
+		{"/assets/6f0e/register", "/assets/6f0e/register/", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/assets/6f0e/register", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/assets/6f0e/distributions/create/", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/assets/6f0e/distributions/create", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/assets/6f0e%2Fregister", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/assets/6f0e/x/../register", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/assets//6f0e/./register", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/assets/../v2/assets/6f0e/%72egister", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/user/assets/6f0e/register", http.ErrUseLastResponse},
+		{"/assets/6f0e", "/user/refresh-token", http.ErrUseLastResponse},
 		{"/assets/6f0e", "/assets/6f0e/", nil},
+		{"/assets/6f0e", "/assets/6f0e/register/of/something", nil},
+		{"/assets/6f0e", "/static/list.json", nil},
 		{"/assets", "/info", nil},
 	} {
 		if got := ampauth.CheckRedirect(at(test.to), []*http.Request{at(test.from)}); got != test.want {
@@ -168,93 +245,185 @@ func TestRedirectOfAMutationByGetLeadsToNothingElse(t *testing.T) {
 	}
 }
 
-// http.Client follows a 307 and 308 with the method and body kept; to the layers
-// below that is another request, whose body is made anew.
-func TestMutationFollowsARedirectThatKeepsItsMethod(t *testing.T) {
-	for _, status := range []string{"307", "308"} {
-		t.Run(status, func(t *testing.T) {
+func TestCheckRedirectAsksTheClassifyOfItsTransport(t *testing.T) {
+	writes := func(req *http.Request) ampauth.Operation {
+		if strings.Contains(req.URL.Path, "write") {
+			return ampauth.MutatingOperation
+		}
+		return ampauth.SafeOperation
+	}
+	for name, newClient := range redirectClients {
+		for _, test := range []struct {
+			method, path string
+			classify     func(*http.Request) ampauth.Operation
+			arrived      int
+		}{
+			{"GET", "/302/things", ampauth.ClassifyHTTP, 2},
+			{"GET", "/302/things", nil, 1}, // to AMP it is not known
+			{"PUT", "/307/things", ampauth.ClassifyHTTP, 2},
+			{"POST", "/307/things", ampauth.ClassifyHTTP, 1},
+			{"GET", "/302/assets/6f0e/register", ampauth.ClassifyHTTP, 2}, // not AMP's
+			{"POST", "/307/read", writes, 2},
+			{"GET", "/307/write", writes, 1},
+		} {
 			server := newRedirector(t)
-			jar, err := cookiejar.New(nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			there, _ := url.Parse(server.URL)
-			jar.SetCookies(there, []*http.Cookie{{Name: "theirs", Value: "kept"}})
-			var cookies []string
-			cfg := canaryConfig()
-			login := cfg.HTTPClient.Transport
-			cfg.BaseURL = server.URL + "/api"
-			cfg.HTTPClient = &http.Client{Jar: jar, Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-				if strings.HasSuffix(req.URL.Path, "/obtain_token") {
-					return login.RoundTrip(req)
-				}
-				cookies = append(cookies, req.Header.Get("Cookie"))
-				return server.Client().Transport.RoundTrip(req)
-			})}
-			client, err := ampauth.NewClient(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			resp, err := client.Post(server.URL+"/"+status+"/end", "text/plain", strings.NewReader("issue"))
+			req, _ := http.NewRequest(test.method, server.URL+test.path, nil)
+			resp, err := newClient(t, server, test.classify).Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}
 			_ = resp.Body.Close()
-			want := []string{"POST /" + status + "/end issue", "POST /end issue"}
-			if diff := cmp.Diff(want, server.seen()); diff != "" || resp.StatusCode != 200 {
-				t.Errorf("status %d; the requests: %s", resp.StatusCode, diff)
+			if n := len(server.seen()); n != test.arrived {
+				t.Errorf("%s: %s %s: %d requests, want %d", name, test.method, test.path, n, test.arrived)
 			}
-			if diff := cmp.Diff([]string{"theirs=kept", "theirs=kept"}, cookies); diff != "" {
-				t.Errorf("the user's cookies: %s", diff)
+		}
+	}
+}
+
+// WithOperation is said of one request.
+func TestOperationThatWasSaidDoesNotGoAlong(t *testing.T) {
+	for name, newClient := range redirectClients {
+		server := newRedirector(t)
+		ctx := ampauth.WithOperation(t.Context(), ampauth.IdempotentOperation)
+		req, _ := http.NewRequestWithContext(ctx, "POST", server.URL+"/307/307/307/assets/6f0e/memo/set", strings.NewReader("x"))
+		resp, err := newClient(t, server, nil).Do(req)
+		if err != nil || resp.StatusCode != 200 || len(server.seen()) != 4 {
+			t.Fatalf("%s: %v, %v after %d requests: all of these are idempotent", name, resp, err, len(server.seen()))
+		}
+		_ = resp.Body.Close()
+
+		server = newRedirector(t)
+		req, _ = http.NewRequestWithContext(ctx, "POST", server.URL+"/307/307/new", strings.NewReader("x"))
+		resp, err = newClient(t, server, func(req *http.Request) ampauth.Operation {
+			if strings.HasPrefix(req.URL.Path, "/307/307") {
+				t.Error("what is said of the first request goes before Classify")
+			}
+			return ampauth.MutatingOperation
+		}).Do(req)
+		if err != nil || resp.StatusCode != 307 || len(server.seen()) != 1 {
+			t.Fatalf("%s: %v, %v after %d requests", name, resp, err, len(server.seen()))
+		}
+		_ = resp.Body.Close()
+	}
+}
+
+// http.Client follows by itself where nobody gave it a CheckRedirect. The transport
+// below it then has the last word.
+func TestStackWithoutCheckRedirectEndsInAnError(t *testing.T) {
+	for _, test := range []struct {
+		method, path string
+		status       int
+	}{
+		{"POST", "/307/assets/issue", 307},
+		{"POST", "/302/assets/issue", 302},
+		{"GET", "/302/assets/6f0e/register", 302},
+		{"PUT", "/303/assets/6f0e/edit", 303},
+		{"GET", "/302/303/assets/6f0e/register", 302},
+	} {
+		server := newRedirector(t)
+		var closed atomic.Int32
+		client := &http.Client{Transport: stubLayer(func(req *http.Request) (*http.Response, error) {
+			if req.Response != nil && req.Body != nil {
+				body := newStubBody("x")
+				req = req.Clone(req.Context())
+				req.Body = body
+				defer func() { closed.Add(body.closed.Load()) }()
+			}
+			return (&ampauth.RetryTransport{Base: server.Client().Transport, Retry: stubQuick}).RoundTrip(req)
+		})}
+		calls := 0
+		_, err := ampauth.Retry(t.Context(), stubQuick, func(ctx context.Context) (int, error) {
+			calls++
+			req, err := http.NewRequestWithContext(ctx, test.method, server.URL+test.path, strings.NewReader("x"))
+			if err != nil {
+				return 0, err
+			}
+			resp, err := client.Do(req)
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			return 0, err
+		})
+		e := stubError(t, err)
+		if e.Outcome != ampauth.Answered || e.StatusCode != test.status || calls != 1 || len(server.seen()) != 1 {
+			t.Errorf("%s %s: got %v (%v, %d) after %d calls and %q", test.method, test.path, err, e.Outcome, e.StatusCode, calls, server.seen())
+		}
+		if !strings.Contains(err.Error(), "CheckRedirect") {
+			t.Errorf("%v does not say what to do", err)
+		}
+		if test.status == 307 && closed.Load() != 1 {
+			t.Errorf("the body of the second hop was closed %d times", closed.Load())
+		}
+	}
+}
+
+func TestUsersCheckRedirectIsAskedAboutWhatMayBeFollowed(t *testing.T) {
+	for _, test := range []struct {
+		name, method, path string
+		theirs             error
+		status             int
+		asked              bool
+	}{
+		{"a mutation", "POST", "/307/assets/issue", nil, 307, false},
+		{"a read", "GET", "/302/assets", nil, 200, true},
+		{"a read that they do not follow", "GET", "/302/assets", http.ErrUseLastResponse, 302, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server, asked := newRedirector(t), false
+			client := server.newClient(t, func(cfg *ampauth.Config) {
+				cfg.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { asked = true; return test.theirs }
+			})
+			req, _ := http.NewRequest(test.method, server.URL+test.path, strings.NewReader("{}"))
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != test.status || asked != test.asked {
+				t.Errorf("status %d, theirs was asked: %t; want %d, %t", resp.StatusCode, asked, test.status, test.asked)
 			}
 		})
 	}
 }
 
-func TestUsersCheckRedirectIsKept(t *testing.T) {
-	server := newRedirector(t)
-	asked := 0
-	for _, test := range []struct {
-		name    string
-		theirs  func(*http.Request, []*http.Request) error
-		status  int
-		arrived int
-	}{
-		{"theirs follows anything", func(*http.Request, []*http.Request) error { asked++; return nil }, 200, 2},
-		{"theirs follows nothing", func(*http.Request, []*http.Request) error { asked++; return http.ErrUseLastResponse }, 302, 1},
-		{"none", nil, 302, 1},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			cfg := canaryConfig()
-			login := cfg.HTTPClient.Transport
-			cfg.BaseURL = server.URL + "/api"
-			cfg.HTTPClient = &http.Client{
-				CheckRedirect: test.theirs,
-				Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-					if strings.HasSuffix(req.URL.Path, "/obtain_token") {
-						return login.RoundTrip(req)
-					}
-					return server.Client().Transport.RoundTrip(req)
-				}),
+// http.Client makes an Authorization field of it. That switches no token off, and is
+// sent to nobody.
+func TestUserInformationInALocationIsNoCredential(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		var fields spy
+		target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { fields.note(r) }))
+		defer target.Close()
+		var home *httptest.Server
+		home = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/assets" {
+				fields.note(r)
+				return
 			}
-			client, err := ampauth.NewClient(cfg)
-			if err != nil {
-				t.Fatal(err)
+			to := home.URL
+			if elsewhere {
+				to = target.URL
 			}
-			defer client.Close()
-			askedBefore, arrivedBefore := asked, len(server.seen())
-			resp, err := client.Post(server.URL+"/302/end", "application/json", strings.NewReader("{}"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = resp.Body.Close()
-			if resp.StatusCode != test.status || len(server.seen())-arrivedBefore != test.arrived {
-				t.Errorf("status %d after %d requests, want %d after %d", resp.StatusCode, len(server.seen())-arrivedBefore, test.status, test.arrived)
-			}
-			if theirs := test.theirs != nil; (asked > askedBefore) != theirs {
-				t.Errorf("the user's was asked: %t, want %t", asked > askedBefore, theirs)
-			}
-		})
+			http.Redirect(w, r, strings.Replace(to, "http://", "http://them:secret@", 1)+"/info", http.StatusFound)
+		}))
+		defer home.Close()
+		client := &http.Client{CheckRedirect: ampauth.CheckRedirect, Transport: &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Source: static("tok"), Origin: home.URL}}}
+		if status, _ := get(t, client, home.URL+"/assets"); status != 200 {
+			t.Fatal(status)
+		}
+		want := "[token tok]"
+		if elsewhere {
+			want = "[]"
+		}
+		if got := fmt.Sprint(fields.saw()); got != want {
+			t.Errorf("elsewhere %t: the server saw %q, want %q", elsewhere, got, want)
+		}
+	}
+	// What the caller writes into a URL is.
+	var fields spy
+	home := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { fields.note(r) }))
+	defer home.Close()
+	client := &http.Client{Transport: &ampauth.AuthTransport{Source: static("tok"), Origin: home.URL}}
+	if status, _ := get(t, client, strings.Replace(home.URL, "http://", "http://me:mine@", 1)); status != 200 || !strings.HasPrefix(fmt.Sprint(fields.saw()), "[Basic ") {
+		t.Errorf("status %d; the server saw %q, want the caller's own credential", status, fields.saw())
 	}
 }

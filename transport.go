@@ -76,7 +76,16 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *[1]string)
 	switch {
 	case t.fault != nil:
 		return nil, notSent(req, a, t.fault)
-	case a != nil && a.login, req.URL == nil, !t.admits(req):
+	case a != nil && a.login, req.URL == nil:
+		return t.split.roundTrip(base, req, a)
+	}
+	caller := req
+	if hasLocationsCredential(req) {
+		req = req.WithContext(req.Context())
+		req.Header = req.Header.Clone()
+		req.Header.Del("Authorization")
+	}
+	if !t.admits(req) {
 		return t.split.roundTrip(base, req, a)
 	}
 	header, theirs := withoutAuthorization(req.Header)
@@ -100,9 +109,22 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *[1]string)
 	case resp.Body == nil:
 		resp.Body = http.NoBody
 	}
-	resp.Request = req
+	resp.Request = caller
 	t.inspect(resp, token, a)
 	return resp, nil
+}
+
+// hasLocationsCredential reports whether http.Client made the Authorization field of
+// req out of the user information in the Location that led to it. A server has written
+// that: it is no credential of the caller's.
+func hasLocationsCredential(req *http.Request) bool {
+	if req.Response == nil || req.URL.User == nil {
+		return false
+	}
+	made := http.Request{Header: make(http.Header)}
+	password, _ := req.URL.User.Password()
+	made.SetBasicAuth(req.URL.User.Username(), password)
+	return req.Header.Get("Authorization") == made.Header.Get("Authorization")
 }
 
 // CloseIdleConnections forwards to the base, and its clone for mutations.
@@ -217,12 +239,16 @@ func (t *AuthTransport) authorization(ctx context.Context, a *attempt) (Token, s
 			return token, value, nil
 		}
 	}
-	if ours, ok := err.(*Error); ok {
-		unsent := *ours
-		unsent.Outcome = NotSent // that of the login does not matter here
-		return Token{}, "", &unsent
+	unsent, ok := err.(*Error)
+	if ok {
+		copied := *unsent
+		unsent = &copied
+	} else {
+		unsent = noToken(clean(err))
 	}
-	return Token{}, "", noToken(clean(err))
+	unsent.Outcome = NotSent // that of the login does not matter here
+	unsent.Err = blaming(ctx, unsent.Err)
+	return Token{}, "", unsent
 }
 
 // token asks the source. A wait for it does not run the attempt's clock.
