@@ -161,7 +161,9 @@ func newAttempt(c *call) *sending {
 	}}
 	a := &s.attempt
 	a.apart = a.mutates || c.apart
-	if a.limit > 0 || a.mutates { // a layer may leave its own call of a mutation behind
+	// A layer may leave its own call of a mutation behind; and a call that has a clock
+	// ends with its last attempt.
+	if a.limit > 0 || a.mutates || c.end != nil {
 		a.Context, a.cancel = context.WithCancelCause(a.Context)
 	}
 	if a.limit > 0 {
@@ -230,22 +232,6 @@ func (a *attempt) release() {
 	if a.cancel != nil {
 		a.pause()
 		a.cancel(nil)
-	}
-}
-
-// takeOver has the end of the attempt, which is that of its response's body, end the
-// call's context as well.
-func (a *attempt) takeOver(c *call) {
-	if c.end == nil {
-		return
-	}
-	endAttempt, endCall := a.cancel, c.end
-	c.end = nil
-	a.cancel = func(cause error) {
-		if endAttempt != nil {
-			endAttempt(cause)
-		}
-		endCall()
 	}
 }
 

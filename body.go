@@ -128,9 +128,10 @@ type sentBody struct {
 }
 
 func (b *sentBody) Read(p []byte) (int, error) {
+	before := b.begun.Swap(true) // not later: net/http may send the header while it waits for this
 	n, err := b.ReadCloser.Read(p)
-	if n > 0 || err == nil || err == io.EOF {
-		b.begun.Store(true)
+	if n == 0 && err == http.ErrBodyReadAfterClose {
+		b.begun.Store(before)
 	}
 	return n, err
 }

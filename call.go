@@ -114,6 +114,8 @@ func (c *call) note(r *result) {
 	_, answer := c.before.(*Error)
 	switch {
 	case c.before != nil && (r.outcome == NotSent || r.timedOut):
+	case r.timedOut:
+		c.before = attemptTimeout{} // over HTTP/2 r.err says that somebody cancelled it
 	case r.resp == nil:
 		c.before = clean(r.err)
 	case c.before == nil, answer:
@@ -362,7 +364,10 @@ func (c *call) finish(r *result) (*http.Response, error) {
 		c.t.budget.success()
 	}
 	r.resp.Request = c.req
-	r.attempt.takeOver(c)
+	if c.end != nil {
+		context.AfterFunc(r.attempt, c.end)
+		c.end = nil
+	}
 	r.attempt.keep(r.resp)
 	c.noteRedirect(r.resp)
 	return r.resp, nil

@@ -227,7 +227,8 @@ func blaming(ctx context.Context, err error) error {
 	if end == nil || errors.Is(err, ctx.Err()) && errors.Is(err, context.Cause(ctx)) {
 		return err
 	}
-	if err == nil || errors.Is(end, err) {
+	late := ctx.Err() == context.DeadlineExceeded
+	if err == nil || errors.Is(end, err) || late && errors.Is(err, context.Canceled) { // nobody cancelled it
 		return end
 	}
 	return &sequence{end, ": ", err}

@@ -71,6 +71,8 @@ func TestStorm(t *testing.T) {
 type stormTally struct {
 	faults            map[string]int
 	ends              map[string]int
+	timed             int // calls whose http.Client's Timeout ran out
+	left              int // calls whose caller left
 	performed, spared int // of the calls that ended in ErrAmbiguous
 }
 
@@ -80,6 +82,9 @@ func (y *stormTally) lacks() string {
 		if n := y.faults[wireFaults[i].Name]; n < stormOfEach {
 			return fmt.Sprintf("%q occurred %d times, of at least %d", wireFaults[i].Name, n, stormOfEach)
 		}
+	}
+	if y.timed < stormDoubts || y.left < stormDoubts {
+		return fmt.Sprintf("%d calls ended by the Timeout of an http.Client and %d by their caller, of at least %d each", y.timed, y.left, stormDoubts)
 	}
 	if y.performed < stormDoubts || y.spared < stormDoubts {
 		return fmt.Sprintf("of the calls that ended in doubt %d were performed and %d not, of at least %d each", y.performed, y.spared, stormDoubts)
@@ -96,6 +101,7 @@ func (y *stormTally) String() string {
 	for _, end := range slices.Sorted(maps.Keys(y.ends)) {
 		fmt.Fprintf(w, "ended in %s\t%d\n", end, y.ends[end])
 	}
+	fmt.Fprintf(w, "ended by an http.Client's Timeout\t%d\nended by the caller\t%d\n", y.timed, y.left)
 	fmt.Fprintf(w, "in doubt and performed\t%d\nin doubt and not performed\t%d\n", y.performed, y.spared)
 	_ = w.Flush()
 	return b.String()
@@ -106,6 +112,12 @@ func (y *stormTally) note(end *wireEnd, effects int) {
 		y.ends[fmt.Sprint("status ", end.status)]++
 	} else if ours, ok := errors.AsType[*ampauth.Error](end.err); ok {
 		y.ends["an error, "+ours.Outcome.String()]++
+	}
+	if errors.Is(end.err, errWireLeft) {
+		y.left++
+	}
+	if end.err != nil && strings.Contains(end.err.Error(), "http.Client's Timeout") {
+		y.timed++
 	}
 	switch doubtful := errors.Is(end.err, ampauth.ErrAmbiguous); {
 	case doubtful && effects > 0:
@@ -164,7 +176,7 @@ func stormRound(t *testing.T, seed uint64, first, n int, tally *stormTally) {
 func stormCall(seed uint64, n int) wireCall {
 	r := rand.New(rand.NewPCG(seed, uint64(n)))
 	call := wireCall{number: n, faults: make([]*wireFault, 3), dials: make([]*wireFault, 3)}
-	worlds := []string{"HTTP/1.1", "HTTP/1.1 over TLS", "HTTP/1.1 under a layer", "both", "HTTP/2", "HTTP/2 under a layer"}
+	worlds := slices.Sorted(maps.Keys(wireWorlds))
 	fits := func(wireKind) bool { return true }
 	switch turn := &wireFaults[n%len(wireFaults)]; {
 	case turn.ofConnection():
@@ -172,7 +184,7 @@ func stormCall(seed uint64, n int) wireCall {
 		fits = func(k wireKind) bool { return k.mutates }
 		call.dials[0] = turn
 	case turn.http2:
-		worlds = []string{"HTTP/2", "HTTP/2 under a layer"}
+		worlds = slices.DeleteFunc(worlds, func(name string) bool { return !strings.HasPrefix(name, "HTTP/2") })
 		call.faults[0] = turn
 	default:
 		if turn.Upload != hostile.ReadBefore {
@@ -201,6 +213,7 @@ func stormCall(seed uint64, n int) wireCall {
 		call.once = r.IntN(4) == 0
 	}
 	call.key = r.IntN(4) == 0
+	call.timed = r.IntN(4) == 0
 	if r.IntN(20) == 0 {
 		call.leaves = time.Duration(1+r.IntN(50)) * time.Millisecond
 	}

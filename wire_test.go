@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"regexp"
 	"slices"
 	"strconv"
@@ -51,6 +53,7 @@ type wireCall struct {
 	once   bool          // the body has no GetBody
 	key    bool          // the caller sets an Idempotency-Key, which AMP does not know
 	leaves time.Duration // after which the caller leaves; 0: it stays
+	timed  bool          // by the Timeout of an http.Client
 
 	faults []*wireFault // of the nth arrival at the server; nil or none: all is well
 	dials  []*wireFault // of the connections that the nth attempt dials
@@ -99,6 +102,8 @@ type wireWorld struct {
 	pool     *http.Transport // of the user's, if it is not the client's own
 	call     func(n int) wireCall
 	logins   atomic.Int64
+	timed    *ampauth.Client  // the same, with a Timeout
+	signer   *httptest.Server // that a layer asks by HTTP
 
 	refusals atomic.Int64 // of dials
 	mu       sync.Mutex   // guards traps
@@ -109,15 +114,73 @@ type wireWorld struct {
 // the client that its base is an *http.Transport. In the first the client makes its
 // transport itself.
 var wireWorlds = map[string]struct {
-	protocol     hostile.Protocol
-	own, layered bool
+	protocol hostile.Protocol
+	own      bool
+	layer    func(*wireWorld, *http.Request) (*http.Response, error)
+	restless bool // the layer tries again by itself, so that some answers prove nothing
 }{
-	"HTTP/1.1":               {protocol: hostile.HTTP1, own: true},
-	"HTTP/1.1 over TLS":      {protocol: hostile.HTTP1TLS},
-	"HTTP/1.1 under a layer": {protocol: hostile.HTTP1, layered: true},
-	"both":                   {protocol: hostile.HTTP2AndHTTP1},
-	"HTTP/2":                 {protocol: hostile.HTTP2},
-	"HTTP/2 under a layer":   {protocol: hostile.HTTP2, layered: true},
+	"HTTP/1.1":                                {protocol: hostile.HTTP1, own: true},
+	"HTTP/1.1 over TLS":                       {protocol: hostile.HTTP1TLS},
+	"HTTP/1.1 under a layer":                  {protocol: hostile.HTTP1, layer: (*wireWorld).pass},
+	"HTTP/1.1 under a layer that asks":        {protocol: hostile.HTTP1, layer: (*wireWorld).ask},
+	"HTTP/1.1 under a layer that tries again": {protocol: hostile.HTTP1, layer: (*wireWorld).failOver, restless: true},
+	"both":                           {protocol: hostile.HTTP2AndHTTP1},
+	"HTTP/2":                         {protocol: hostile.HTTP2},
+	"HTTP/2 under a layer":           {protocol: hostile.HTTP2, layer: (*wireWorld).pass},
+	"HTTP/2 under a layer that asks": {protocol: hostile.HTTP2, layer: (*wireWorld).ask},
+}
+
+func (w *wireWorld) pass(req *http.Request) (*http.Response, error) { return w.pool.RoundTrip(req) }
+
+// ask has each request signed by HTTP, and dumps it, with its context.
+func (w *wireWorld) ask(req *http.Request) (*http.Response, error) {
+	dumped := req.Clone(req.Context())
+	if _, err := httputil.DumpRequestOut(dumped, false); err != nil {
+		return nil, err
+	}
+	asked, err := http.NewRequestWithContext(req.Context(), "GET", w.signer.URL, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := w.signer.Client().Transport.RoundTrip(asked)
+	if err != nil {
+		return nil, err
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	dumped.Body = req.Body
+	return w.pool.RoundTrip(dumped)
+}
+
+// failOver has a first way that is refused, a second one out of sight of the trace, and
+// a third that is refused as well if that fails.
+func (w *wireWorld) failOver(req *http.Request) (*http.Response, error) {
+	first := req.Clone(req.Context())
+	first.Body = http.NoBody
+	if resp, err := refusedDial(first); err == nil {
+		return resp, nil
+	}
+	hidden := req.WithContext(context.WithValue(context.Background(), wireKey{}, req.Context().Value(wireKey{})))
+	ctx, cancel := context.WithCancel(hidden.Context())
+	stop := context.AfterFunc(req.Context(), cancel)
+	resp, err := w.pool.RoundTrip(hidden.WithContext(ctx))
+	if err != nil {
+		defer cancel()
+		defer stop()
+		return refusedDial(first.WithContext(hidden.Context()))
+	}
+	resp.Body = &hiddenBody{resp.Body, func() { stop(); cancel() }}
+	return resp, nil
+}
+
+type hiddenBody struct {
+	io.ReadCloser
+	end func()
+}
+
+func (b *hiddenBody) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
 }
 
 // newWireWorld makes the world of that name. call says what its calls meet.
@@ -140,8 +203,9 @@ func newWireWorld(t *testing.T, name string, call func(n int) wireCall, change .
 			MaxIdleConnsPerHost: 100,
 		}
 		cfg.HTTPClient = &http.Client{Transport: w.pool}
-		if kind.layered {
-			cfg.HTTPClient.Transport = roundTripFunc(w.pool.RoundTrip)
+		if kind.layer != nil {
+			w.signer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "signed") }))
+			cfg.HTTPClient.Transport = roundTripFunc(func(req *http.Request) (*http.Response, error) { return kind.layer(w, req) })
 		}
 	}
 	for _, f := range change {
@@ -152,12 +216,27 @@ func newWireWorld(t *testing.T, name string, call func(n int) wireCall, change .
 		t.Fatal(err)
 	}
 	w.Client = client
+	theirs := http.Client{Timeout: wireTimeout}
+	if cfg.HTTPClient != nil {
+		theirs.Transport = cfg.HTTPClient.Transport
+	}
+	cfg.HTTPClient = &theirs
+	if w.timed, err = ampauth.NewClient(cfg); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
+
+// wireTimeout is that of the http.Client of a call that is timed.
+const wireTimeout = 300 * time.Millisecond
 
 // end ends everything; the server's log changes no more.
 func (w *wireWorld) end() {
 	_ = w.Close()
+	_ = w.timed.Close()
+	if w.signer != nil {
+		w.signer.Close()
+	}
 	if w.pool != nil {
 		w.pool.CloseIdleConnections()
 	}
@@ -223,12 +302,16 @@ type wireEnd struct {
 
 // do makes a call and reads what comes, at most 100 KiB of it.
 func (w *wireWorld) do(call wireCall) wireEnd {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
 	if call.leaves > 0 {
-		defer time.AfterFunc(call.leaves, cancel).Stop()
+		defer time.AfterFunc(call.leaves, func() { cancel(errWireLeft) }).Stop()
 	}
-	resp, err := w.Do(call.request(ctx, w.server.URL()+"/api"))
+	client := w.Client
+	if call.timed {
+		client = w.timed
+	}
+	resp, err := client.Do(call.request(ctx, w.server.URL()+"/api"))
 	if err != nil {
 		return wireEnd{call, 0, err}
 	}
@@ -242,6 +325,9 @@ func (w *wireWorld) do(call wireCall) wireEnd {
 	}
 	return end
 }
+
+// errWireLeft is why a caller left.
+var errWireLeft = errors.New("the caller has something better to do")
 
 // arrived are the requests of a log by their call.
 func arrived(log []hostile.Entry, into map[int][]hostile.Entry) {
@@ -287,6 +373,12 @@ func (end *wireEnd) verdict(log []hostile.Entry) string {
 			return fmt.Sprintf("the mutation was sent again after %q", e.Step)
 		}
 	}
+	if !end.call.mutates && slices.ContainsFunc(log, func(e hostile.Entry) bool { return strings.HasSuffix(e.Path, "/register") }) {
+		return "a read was led to a mutation"
+	}
+	if errors.Is(end.err, context.Canceled) && !errors.Is(end.err, errWireLeft) {
+		return "why the caller left is lost"
+	}
 	effects := effectsOf(log)
 	if end.call.mutates && effects > 1 {
 		return fmt.Sprintf("performed %d times", effects)
@@ -304,7 +396,7 @@ func (end *wireEnd) verdict(log []hostile.Entry) string {
 	switch doubtful := errors.Is(ours, ampauth.ErrAmbiguous); {
 	case doubtful != (end.call.mutates && ours.Outcome == ampauth.Ambiguous):
 		return "ErrAmbiguous is for mutations of which nothing is known, and for all of them"
-	case ours.Outcome == ampauth.Answered && !errors.Is(ours, context.Canceled):
+	case ours.Outcome == ampauth.Answered && !errors.Is(ours, context.Canceled) && !(end.call.timed && ours.Timeout()):
 		return "there was an answer, and the caller, who stayed, did not get it"
 	case !end.call.mutates && end.call.method == "GET":
 		// It is not traced, and net/http may have repeated it and not got a connection then.
