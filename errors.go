@@ -11,24 +11,60 @@ import (
 	"time"
 )
 
-// The kinds of failure. Every error of this package is an [*Error] (or, for a
-// faulty configuration, several of them joined) that Is exactly one of these,
-// and also Is whatever caused it. What a store has no token for Is [ErrNoToken].
+// The kinds of failure. Every error of this package is an [*Error] of one of these
+// kinds, or several of them joined for a faulty configuration. It also Is what caused
+// it, which may be an error of another kind: ask in this order.
+//
+//	errors.Is(err, ErrAmbiguous)       // a mutation may have been performed: find out by reading
+//	errors.Is(err, ErrObtainFailed)    // no token: the request was not sent
+//	errors.Is(err, ErrClosed)          // the client was closed
+//	errors.Is(err, context.Canceled)   // the caller left
+//	errors.Is(err, ErrTimeout)         // time ran out; Outcome says how far it got
+//	errors.Is(err, ErrRateLimited)     // a wait would outlast the deadline
+//
+// An http.Client gives them within a *url.Error. Its own Timeout, where it is not that
+// of a client of [NewClient], can put a text in place of the error of a read; of a
+// mutation it leaves the error.
 var (
-	ErrConfig        = errors.New("ampauth: configuration")
-	ErrObtainFailed  = errors.New("ampauth: token obtain failed")
-	ErrRefreshFailed = errors.New("ampauth: token refresh failed")
-	ErrRequestFailed = errors.New("ampauth: request failed")
-	ErrRateLimited   = errors.New("ampauth: rate limited")
-	ErrTimeout       = errors.New("ampauth: request timeout")
-	ErrSerialization = errors.New("ampauth: serialization error")
-	ErrClosed        = errors.New("ampauth: closed")
-	ErrStore         = errors.New("ampauth: token store")
-
-	// ErrAmbiguous is the kind of an error that leaves open whether a mutation
-	// was performed: bytes of it may have left and no answer came. Find out by
-	// reading before you send it again.
+	// ErrAmbiguous is met when a mutation was cut off: bytes of it may have left and no
+	// answer came. Do not send it again; find out by reading whether it was performed. An
+	// answer of 500, 502 or 504 to a mutation is no error, and leaves that just as open.
 	ErrAmbiguous = errors.New("ampauth: outcome unknown")
+
+	// ErrObtainFailed is met when there is no token for a request, which was then not
+	// sent: the login failed, is paused after a failure, or was not waited for.
+	ErrObtainFailed = errors.New("ampauth: token obtain failed")
+
+	// ErrRefreshFailed is met in the chain of an ErrObtainFailed, where the login behind
+	// a refresh failed as well, and in the log.
+	ErrRefreshFailed = errors.New("ampauth: token refresh failed")
+
+	// ErrRequestFailed is met when all attempts ended in errors, when the answer broke
+	// off, and when the caller left by a cancellation.
+	ErrRequestFailed = errors.New("ampauth: request failed")
+
+	// ErrTimeout is met when the time of the last attempt, of the caller's context, or
+	// of the http.Client ran out. A mutation's ErrAmbiguous Is ErrTimeout as well then.
+	ErrTimeout = errors.New("ampauth: request timeout")
+
+	// ErrRateLimited is met when the limiter or a Retry-After would hold the request back
+	// beyond the deadline of its context, and by [Retry] as what its function returns.
+	ErrRateLimited = errors.New("ampauth: rate limited")
+
+	// ErrSerialization is met in the chain of an ErrObtainFailed: the answer to a login
+	// holds no token.
+	ErrSerialization = errors.New("ampauth: serialization error")
+
+	// ErrConfig is met at once, from NewClient and its like, or from a layer that was
+	// written as a struct with a fault.
+	ErrConfig = errors.New("ampauth: configuration")
+
+	// ErrClosed is met after Close.
+	ErrClosed = errors.New("ampauth: closed")
+
+	// ErrStore is met from [TokenManager.Clear] and from a store that is used directly. A
+	// request goes on without its store.
+	ErrStore = errors.New("ampauth: token store")
 
 	// ErrDestroyed is what a [Secret] answers after Destroy.
 	ErrDestroyed = errors.New("ampauth: secret was destroyed")

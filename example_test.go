@@ -33,9 +33,10 @@ func Example() {
 	fmt.Println(resp.Status)
 }
 
-// Around an existing client: its transport, Jar, Timeout and CheckRedirect are kept.
+// Around an existing client: its transport and Jar are kept, and its Timeout bounds each
+// call with all its attempts. Leave it longer than MutationTimeout, of a minute.
 func ExampleNewClient() {
-	existing := &http.Client{Timeout: time.Minute} // with its own proxy, TLS, tracing
+	existing := &http.Client{Timeout: 5 * time.Minute} // with its own proxy, TLS, tracing
 	client, err := ampauth.NewClient(ampauth.Config{
 		BaseURL:     "https://amp-test.blockstream.com/api",
 		Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString("...")},

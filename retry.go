@@ -19,7 +19,20 @@ import (
 // last response, with a nil error and its body unread. A mutation whose outcome
 // is in doubt ends in an error that Is [ErrAmbiguous]. A token that an
 // [AuthTransport] below reports as refused is renewed and the request sent once
-// more, if another token was had.
+// more, if there is another token then.
+//
+// Of a mutation that goes over somebody else's layer, the trace of net/http
+// (net/http/httptrace) has to prove how far it got. A layer that drops the request's
+// context proves nothing: a broken dial is then ErrAmbiguous, and a 421, 425, 429, 401
+// or 403 is returned. (It must not send a request out of sight and then once more in
+// sight: to the trace that is one.)
+//
+// A request that net/http would turn away before it sends anything (its method, host,
+// header fields) fails at once. A redirect is for http.Client to follow: give it
+// [CheckRedirect]. A request that follows from a redirect of a mutation is an error.
+// Where http.Client has a Timeout, an attempt at a mutation ends a little earlier (2 %
+// of the time that is left, at least 5 ms and at most 100 ms), so that its error comes
+// before the text of http.Client.
 //
 // A body is replayed by GetBody only; http.NewRequest sets it for bytes and
 // strings. Without it there is one attempt, unless nothing was read of the body.

@@ -17,10 +17,13 @@ import (
 // gets a context that ends after cfg.Timeout, and must be safe to repeat.
 //
 // It repeats an *Error whose Outcome is NotSent, Unprocessed or Rejected, that is a
-// timeout, or that holds a status of 500 and above; a net.Error that timed out;
-// and whatever has a method Retryable() bool that says true. It never repeats
-// [ErrAmbiguous], [ErrConfig], a failed login (those were repeated already), nor
-// anything once ctx ended. A RetryAfter is waited for; one that is above the cap
+// timeout, that tells of a read whose answer broke off, or that holds a status of 500
+// and above; and a net.Error that timed out. A method Retryable() bool goes before
+// these. It never repeats [ErrAmbiguous], [ErrConfig], a failed login (those were
+// repeated already), a request that could never be sent, nor anything once ctx ended.
+// A timeout that an http.Client tells is taken for ErrAmbiguous, since it hides what
+// was cut off, unless it is that of a GET or HEAD of a route that AMP does not list as
+// a mutation, or ctx says so ([WithOperation]). A RetryAfter is waited for; one that is above the cap
 // or beyond ctx's deadline ends it at once.
 //
 // What op returns must not depend on its context, which has ended by then: read a
