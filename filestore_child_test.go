@@ -165,6 +165,14 @@ func TestFileStoreChild(t *testing.T) {
 		}
 		wantCanary(t, s)
 		wantNoLeftovers(t, s)
+	case "plants":
+		dropRoot(t)
+		plant(s.Dir, begun)
+	case "volume":
+		saveInVolume(t, s.Dir)
+	case "unreadable parent":
+		dropRoot(t)
+		wantHealed(t, s)
 	default:
 		t.Fatalf("what is %q?", what)
 	}
