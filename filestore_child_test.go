@@ -165,9 +165,9 @@ func TestFileStoreChild(t *testing.T) {
 		}
 		wantCanary(t, s)
 		wantNoLeftovers(t, s)
-	case "plants":
+	case "plants links", "plants FIFOs", "plants directories":
 		dropRoot(t)
-		plant(s.Dir, begun)
+		plant(strings.Fields(what)[1], s.Dir, begun)
 	case "volume":
 		saveInVolume(t, s.Dir)
 	case "unreadable parent":

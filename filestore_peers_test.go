@@ -19,23 +19,33 @@ import (
 // Peers are other users who may write to what is above the directory of a store, or
 // to the directory itself, where a volume is mounted for a group.
 
-// TestPeerWhoPlantsLinksGetsNothingOfOurs makes the directory again and again, while
+// TestPeerWhoPlantsThingsGetsNothingOfOurs makes the directory again and again, while
 // a peer, who is not root where this test is, puts other things in the place of it,
 // or of what is above it.
-func TestPeerWhoPlantsLinksGetsNothingOfOurs(t *testing.T) {
-	for _, below := range []string{"", "below"} {
-		t.Run(below, func(t *testing.T) {
+func TestPeerWhoPlantsThingsGetsNothingOfOurs(t *testing.T) {
+	for _, test := range []struct{ plants, below string }{{"links", ""}, {"links", "below"}, {"FIFOs", ""}, {"directories", ""}} {
+		t.Run(test.plants+" "+test.below, func(t *testing.T) {
 			planted, k := filepath.Join(openDirectory(t), "tokens"), recordKey(t)
-			s := &ampauth.FileStore{Dir: filepath.Join(planted, below)}
-			// What a link of the peer leads to: a directory of ours with a file of ours in it.
-			victim := planted + ".victim"
-			lock := filepath.Join(victim, k.String()+".lock")
-			if err := errors.Join(os.Mkdir(victim, 0o755), os.Chmod(victim, 0o755), os.WriteFile(lock, nil, 0o644), os.Chmod(lock, 0o644)); err != nil {
+			s := &ampauth.FileStore{Dir: filepath.Join(planted, test.below)}
+			// A link of the peer leads to a directory of ours, with a file of ours in it.
+			lock := k.String() + ".lock"
+			if err := errors.Join(os.Mkdir(planted+".victim", 0o755), os.WriteFile(filepath.Join(planted+".victim", lock), nil, 0o644)); err != nil {
 				t.Fatal(err)
 			}
-			defer startFileStoreChild(t, fileStoreChild(t, "plants", planted))()
+			victim, err := os.OpenRoot(planted + ".victim")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer victim.Close()
+			wantModes := map[string]fs.FileMode{".": fs.ModeDir | 0o755, lock: 0o644}
+			for name, mode := range wantModes {
+				if err := victim.Chmod(name, mode.Perm()); err != nil { // whatever the umask
+					t.Fatal(err)
+				}
+			}
+			defer startFileStoreChild(t, fileStoreChild(t, "plants "+test.plants, planted))()
 			saved, refused := 0, 0
-			for start := time.Now(); time.Since(start) < 2*time.Second || (saved == 0 || refused == 0) && time.Since(start) < time.Minute; {
+			for start := time.Now(); time.Since(start) < 1500*time.Millisecond || (saved == 0 || refused == 0) && time.Since(start) < time.Minute; {
 				within(t, "Save", func() {
 					if s.Save(t.Context(), k, canaryTokenValue()) == nil {
 						saved++
@@ -44,21 +54,23 @@ func TestPeerWhoPlantsLinksGetsNothingOfOurs(t *testing.T) {
 					}
 				})
 				within(t, "Lock", func() {
-					if unlock, _, err := s.TryLock(t.Context(), k); err == nil && unlock != nil {
-						unlock()
+					for range 50 { // which makes the directory, and does not wait for the disk
+						if unlock, _, err := s.TryLock(t.Context(), k); err == nil && unlock != nil {
+							unlock()
+						}
 					}
 				})
 				within(t, "Load", func() { _, _ = s.Load(t.Context(), k) })
 				aside, _ := filepath.Glob(planted + ".aside*")
-				for _, path := range append(aside, planted) {
+				for _, path := range aside {
 					_ = os.RemoveAll(path)
 				}
-				for path, want := range map[string]fs.FileMode{victim: fs.ModeDir | 0o755, lock: 0o644} {
-					if info, err := os.Lstat(path); err != nil || info.Mode() != want {
+				for name, want := range wantModes {
+					if info, err := victim.Lstat(name); err != nil || info.Mode() != want {
 						t.Fatalf("after %d saves: %v, %v, want mode %v", saved, info, err, want)
 					}
 				}
-				if entries, _ := os.ReadDir(victim); len(entries) != 1 {
+				if entries, _ := fs.ReadDir(victim.FS(), "."); len(entries) != 1 {
 					t.Fatalf("after %d saves there is something new where the link leads to: %v", saved, entries)
 				}
 			}
@@ -71,18 +83,23 @@ func TestPeerWhoPlantsLinksGetsNothingOfOurs(t *testing.T) {
 }
 
 // plant is what the peer does, until it is killed.
-func plant(dir string, begun func()) {
+func plant(what, dir string, begun func()) {
 	for i := 0; ; i++ {
 		if os.Rename(dir, fmt.Sprint(dir, ".aside", i)) != nil && i > 0 {
 			continue // until there is something to put aside
 		}
-		if i%8 == 0 {
-			_ = syscall.Mkfifo(dir, 0o600)
-		} else {
-			_ = os.Symlink(dir+".victim", dir)
+		switch what {
+		case "links":
+			_ = os.Symlink([]string{dir, filepath.Base(dir)}[i%2]+".victim", dir)
+			_ = os.Remove(dir)
+		case "FIFOs":
+			_ = syscall.Mkfifo(dir, 0o666)
+			_ = os.Remove(dir)
+		case "directories":
+			_ = os.Rename(dir+".victim", dir)
+			_ = os.Rename(dir, dir+".victim")
 		}
 		begun()
-		_ = os.Remove(dir)
 		time.Sleep(time.Duration(i%7) * 10 * time.Microsecond) // where it meets the other is what varies
 	}
 }

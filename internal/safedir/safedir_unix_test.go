@@ -176,10 +176,10 @@ func TestFoundDirectoryKeepsItsMode(t *testing.T) {
 
 func TestLockFileOfSomebodyElseIsNotTaken(t *testing.T) {
 	for name, plant := range map[string]func(path string) error{
-		"a link":        func(p string) error { return os.Symlink(filepath.Base(p)+".target", p) },
-		"a FIFO":        func(p string) error { return syscall.Mkfifo(p, 0o600) },
-		"a directory":   func(p string) error { return os.Mkdir(p, 0o700) },
-		"a second name": func(p string) error { return os.Link(p+".target", p) },
+		"a link":         func(p string) error { return os.Symlink(filepath.Base(p)+".target", p) },
+		"a FIFO":         func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		"a directory":    func(p string) error { return os.Mkdir(p, 0o700) },
+		"a second name":  func(p string) error { return os.Link(p+".target", p) },
 		"another user's": func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o666), os.Chown(p, 65534, -1)) },
 	} {
 		if name == "another user's" && os.Geteuid() != 0 {
