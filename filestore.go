@@ -26,6 +26,18 @@ import (
 // act for them. Anything else is a miss, and the next Save puts a good file in its
 // place; into a directory that cannot be trusted it writes nothing.
 //
+// Each call opens the directory once, and does the rest through the open handle. What
+// is above the directory may be anybody's, as a volume often is. The path is followed
+// by name, and through links, only as far as sshd would trust it: where nobody but
+// root and this user can change the next name. From there on no link is followed, and
+// every directory must be readable. Others who may write above the directory can put
+// it aside, or put an older one of this user's in its place; that costs a login.
+//
+// A kubelet that mounts a volume for an fsGroup opens the directory and the files to
+// the group. If there is nothing in it but files of a FileStore, the next Save or
+// Lock closes it and removes what was open, so that one start logs in and the later
+// ones do not. With the fsGroupChangePolicy OnRootMismatch, not every mount does this.
+//
 // On Windows, and wherever else files have no Unix owner and mode, those are not
 // checked: choose a directory below the user's profile, whose access list protects
 // it. On a network file system the locks may not hold between machines.

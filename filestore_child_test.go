@@ -98,7 +98,7 @@ func TestFileStoreChild(t *testing.T) {
 		for range countsEach {
 			countUnderTheLock(t, s)
 		}
-	case "umask 0", "umask 0777":
+	case "umask 0", "umask 077", "umask 0777":
 		mask, _ := strconv.ParseInt(strings.Fields(what)[1], 8, 0)
 		defer syscall.Umask(syscall.Umask(int(mask))) // a coverage report may follow
 		dropRoot(t)

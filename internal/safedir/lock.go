@@ -20,7 +20,7 @@ func (d *Dir) NewLock(name string) (*Lock, error) {
 		var info fs.FileInfo
 		f, info, err = d.openFile(name, os.O_RDWR)
 		if err == nil {
-			err = foreign("the file", info) // its mode may be any: nothing is read from it
+			err = notOurs("the file", info) // its mode may be any: nothing is read from it
 		}
 	}
 	if err != nil {

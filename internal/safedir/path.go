@@ -7,16 +7,16 @@ import (
 	"path/filepath"
 )
 
-// reach opens the directory at path, and makes what is missing of it if build is set.
+// openPath opens the directory at path, and with build makes what is missing of it.
 //
-// Its path is followed by name only as far as nobody else can change what the names
+// The path is followed by name only as far as nobody else can change what the names
 // lead to. From there on each step is through the handle of the step before, and no
 // link is followed.
-func reach(path string, build bool) (*os.Root, error) {
+func openPath(path string, build bool) (*os.Root, error) {
 	if !filepath.IsAbs(path) {
 		return nil, errors.New("the path of the directory is not absolute")
 	}
-	start, left, err := firm(filepath.Clean(path))
+	start, left, err := followTrusted(filepath.Clean(path))
 	if err != nil && !(build && errors.Is(err, fs.ErrNotExist)) {
 		return nil, failed("the directory cannot be opened", err)
 	}

@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 )
 
-// firm returns the lowest directory of the path that exists, and the names below it
-// that are left. The last name is not followed if it is a link.
-func firm(path string) (dir string, left []string, err error) {
+// followTrusted returns the lowest directory of the path that exists, and the names
+// below it that are left. The last name is not followed if it is a link.
+func followTrusted(path string) (dir string, left []string, err error) {
 	look := os.Lstat
 	for dir = path; ; dir, look = filepath.Dir(dir), os.Stat {
 		info, lookErr := look(dir)
@@ -33,4 +33,4 @@ const safeOpen = 0
 // distrust finds no fault: owner and mode mean nothing here.
 func distrust(string, fs.FileInfo) error { return nil }
 
-func foreign(string, fs.FileInfo) error { return nil }
+func notOurs(string, fs.FileInfo) error { return nil }

@@ -14,18 +14,18 @@ import (
 // maxLinks is how many links a path may lead through, as on Linux.
 const maxLinks = 40
 
-// firm follows a clean, absolute path as far as only root and this user can change
-// what it leads to, also through links of theirs. It returns the directory that is
-// reached, whose path has no link in it, and the names below it that are left.
+// followTrusted follows a clean, absolute path as far as only root and this user can
+// change what it leads to, also through links. It returns the directory there, whose
+// path has no link in it, and the names below it that are left.
 //
 // The last name is not followed if it is a link. The error Is fs.ErrNotExist if
 // the first name that is left does not exist.
-func firm(path string) (dir string, left []string, err error) {
-	dir, left = "/", strings.Split(path, "/")
+func followTrusted(path string) (dir string, left []string, err error) {
+	dir, left = "/", namesIn(path)
 	links := 0
 	for len(left) > 0 {
 		name, below := left[0], left[1:]
-		if name == "" || name == "." {
+		if name == "." {
 			left = below
 			continue
 		}
@@ -42,7 +42,7 @@ func firm(path string) (dir string, left []string, err error) {
 		switch {
 		case err != nil:
 			return dir, left, err
-		case !onlyOurs(parent, entry):
+		case !onlyOursToChange(parent, entry):
 			return dir, left, nil
 		case entry.IsDir():
 			dir, left = next, below
@@ -61,16 +61,20 @@ func firm(path string) (dir string, left []string, err error) {
 			if filepath.IsAbs(target) {
 				dir = "/"
 			}
-			left = append(strings.Split(target, "/"), below...)
+			left = append(namesIn(target), below...)
 		}
 	}
 	return dir, nil, nil
 }
 
-// onlyOurs reports whether only root and this user can put another thing in the
-// place of an entry of a directory: as sshd has it for what is above a file of keys,
-// and with the sticky bit of /tmp, as gpg has it.
-func onlyOurs(dir, entry fs.FileInfo) bool {
+func namesIn(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+}
+
+// onlyOursToChange reports whether only root and this user can put another thing in
+// the place of an entry of a directory. sshd asks the same of what is above a file of
+// keys; that the sticky bit of /tmp is enough is from gpg.
+func onlyOursToChange(dir, entry fs.FileInfo) bool {
 	if !ownedBy(dir, 0, os.Geteuid()) {
 		return false
 	}
@@ -97,7 +101,7 @@ const safeOpen = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 // distrust returns why a file or directory may hold what somebody else put there,
 // or may be read by somebody else; nil if it is of this user alone.
 func distrust(what string, info fs.FileInfo) error {
-	if err := foreign(what, info); err != nil {
+	if err := notOurs(what, info); err != nil {
 		return err
 	}
 	if info.Mode().Perm()&0o077 != 0 {
@@ -106,8 +110,8 @@ func distrust(what string, info fs.FileInfo) error {
 	return nil
 }
 
-// foreign returns why a file or directory may be somebody else's, whatever its mode.
-func foreign(what string, info fs.FileInfo) error {
+// notOurs returns why a file or directory may be somebody else's, whatever its mode.
+func notOurs(what string, info fs.FileInfo) error {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case ok && info.IsDir() && stat.Uid == 0 && os.Geteuid() != 0 && info.Mode().Perm()&0o022 != 0:

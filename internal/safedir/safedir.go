@@ -20,7 +20,7 @@ type Dir struct{ root *os.Root }
 // Open opens the directory at path, which is absolute. It changes nothing. The error
 // Is fs.ErrNotExist if there is none.
 func Open(path string) (*Dir, error) {
-	root, err := reach(path, false)
+	root, err := openPath(path, false)
 	if err != nil {
 		return nil, err
 	}
@@ -40,14 +40,14 @@ func Open(path string) (*Dir, error) {
 // theirs is removed. Mode 0700 becomes 0770 when a kubelet mounts a volume for a
 // group.
 func Make(path string, isOurs func(name string) bool) (*Dir, error) {
-	root, err := reach(path, true)
+	root, err := openPath(path, true)
 	if err != nil {
 		return nil, err
 	}
 	d := &Dir{root}
 	info, err := d.judge()
-	if err != nil && info != nil && foreign("the directory", info) == nil && info.Mode().Perm() == 0o770 {
-		err = d.shut(isOurs)
+	if err != nil && info != nil && notOurs("the directory", info) == nil && info.Mode().Perm() == 0o770 {
+		err = d.closeToOthers(isOurs)
 	}
 	if err != nil {
 		_ = d.Close()
@@ -68,10 +68,10 @@ func (d *Dir) judge() (fs.FileInfo, error) {
 	return info, distrust("the directory", info)
 }
 
-// shut closes the directory to others, and removes what they could have put there or
-// written. That may be the file of a lock which somebody has: for this once, two can
-// have it.
-func (d *Dir) shut(isOurs func(name string) bool) error {
+// closeToOthers closes the directory to others, and removes what they could have put
+// there or written. That may be the file of a lock which somebody has: for this once,
+// two can have it.
+func (d *Dir) closeToOthers(isOurs func(name string) bool) error {
 	names, err := d.names()
 	if err != nil {
 		return failed("the directory cannot be read", err)

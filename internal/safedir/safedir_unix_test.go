@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A directory is renamed while it is open, and a link to another one takes its place.
@@ -87,7 +89,7 @@ func TestLinkIsFollowedOnlyWhereOthersCannotChangeIt(t *testing.T) {
 				holder, target := filepath.Join(base, "holder"), filepath.Join(base, "target")
 				to := target
 				if !absolute {
-					to = "./../holder/../target"
+					to = ".//../holder/../target/"
 				}
 				link := filepath.Join(holder, "link")
 				if err := errors.Join(os.Mkdir(holder, 0o700), os.Mkdir(target, 0o700), os.Symlink(to, link)); err != nil {
@@ -172,6 +174,54 @@ func TestFoundDirectoryKeepsItsMode(t *testing.T) {
 			t.Errorf("%v, %v, want mode %v", info, err, mode)
 		}
 	}
+}
+
+// Somebody puts the directory aside and a link in its place, all the time.
+func TestLinkIsNotFollowedEvenBetweenTwoLooks(t *testing.T) {
+	base := t.TempDir()
+	in := func(name string) string { return filepath.Join(base, name) }
+	if err := errors.Join(os.Mkdir(in("dir"), 0o700), os.Mkdir(in("victim"), 0o700), os.Symlink("victim", in("link"))); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.Lstat(in("dir"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, err := os.OpenRoot(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Close()
+	var peer sync.WaitGroup
+	done := make(chan struct{})
+	peer.Go(func() {
+		for {
+			for _, move := range [][2]string{{"dir", "aside"}, {"link", "dir"}, {"dir", "link"}, {"aside", "dir"}} {
+				_ = os.Rename(in(move[0]), in(move[1]))
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	defer peer.Wait()
+	defer close(done)
+	entered := 0
+	for start := time.Now(); time.Since(start) < time.Second || entered == 0 && time.Since(start) < time.Minute; {
+		dir, err := enter(parent, "dir")
+		if err != nil {
+			continue
+		}
+		entered++
+		info, err := dir.Stat(".")
+		_ = dir.Close()
+		if err != nil || !os.SameFile(info, want) {
+			t.Fatalf("what was entered is behind the link (error %v)", err)
+		}
+	}
+	t.Logf("entered %d times", entered)
 }
 
 func TestLockFileOfSomebodyElseIsNotTaken(t *testing.T) {
