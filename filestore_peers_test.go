@@ -196,7 +196,7 @@ func TestTokenThatLayOpenIsNotSentAndTheNextStartKeeps(t *testing.T) {
 	}
 	start(1)
 	mountForGroup(t, dir, os.Getegid())
-	if err := os.WriteFile(tokenFile(t, dir), encoded(t, recordKeyOf(t, server.URL+"/api", "issuer"), canaryTokenValue()), 0o660); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, tokenFile(t, dir)), encoded(t, recordKeyOf(t, server.URL+"/api", "issuer"), canaryTokenValue()), 0o660); err != nil {
 		t.Fatal(err)
 	}
 	start(2)
