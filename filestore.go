@@ -2,13 +2,14 @@ package ampauth
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
+	"github.com/ampauth/ampauth/internal/safedir"
 )
 
 // A FileStore keeps each token in a file of its own, for processes of one user on
@@ -24,6 +25,18 @@ import (
 // has no second name: with a token that somebody else planted, this process would
 // act for them. Anything else is a miss, and the next Save puts a good file in its
 // place; into a directory that cannot be trusted it writes nothing.
+//
+// Each call opens the directory once, and does the rest through the open handle. What
+// is above the directory may be anybody's, as a volume often is. The path is followed
+// by name, and through links, only as far as sshd would trust it: where nobody but
+// root and this user can change the next name. From there on no link is followed, and
+// every directory must be readable. Others who may write above the directory can put
+// it aside, or put an older one of this user's in its place; that costs a login.
+//
+// A kubelet that mounts a volume for an fsGroup opens the directory and the files to
+// the group. If there is nothing in it but files of a FileStore, the next Save or
+// Lock closes it and removes what was open, so that one start logs in and the later
+// ones do not. With the fsGroupChangePolicy OnRootMismatch, not every mount does this.
 //
 // On Windows, and wherever else files have no Unix owner and mode, those are not
 // checked: choose a directory below the user's profile, whose access list protects
@@ -55,7 +68,7 @@ func (s *FileStore) Load(ctx context.Context, k StoreKey) (Token, error) {
 	if err := ctx.Err(); err != nil {
 		return Token{}, storeFault(err)
 	}
-	dir, err := s.open()
+	dir, err := safedir.Open(s.Dir)
 	if err != nil {
 		return Token{}, missOf(err)
 	}
@@ -74,19 +87,19 @@ func (s *FileStore) Save(ctx context.Context, k StoreKey, t Token) error {
 	if len(content) > maxRecord {
 		return storeFault(errors.New("the sealed token is larger than 16 KiB"))
 	}
-	dir, err := s.openOrMake()
+	dir, err := safedir.Make(s.Dir, isStoreFile)
 	if err != nil {
 		return storeFault(err)
 	}
 	defer dir.Close()
 	return storeFault(write(ctx, dir, k, func() error {
-		return replaceFile(dir, tokenName(k), k.String()+".tmp", content)
+		return dir.Replace(k.String()+tokenFile, k.String()+temporaryFile, content)
 	}))
 }
 
 // DeleteIf implements [TokenStore]. A file that is a miss for Load stays.
 func (s *FileStore) DeleteIf(ctx context.Context, k StoreKey, rejected Secret) error {
-	dir, err := s.open()
+	dir, err := safedir.Open(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -99,7 +112,7 @@ func (s *FileStore) DeleteIf(ctx context.Context, k StoreKey, rejected Secret) e
 		if err != nil || !t.Value.Equal(rejected) {
 			return nil
 		}
-		return failed("the file cannot be removed", dir.Remove(tokenName(k)))
+		return dir.Remove(k.String() + tokenFile)
 	}))
 }
 
@@ -110,10 +123,10 @@ func (s *FileStore) Lock(ctx context.Context, k StoreKey) (unlock func(), err er
 	if err != nil {
 		return nil, storeFault(err)
 	}
-	if _, err := lock.TryLockContext(ctx, loginPoll); err != nil {
-		return nil, storeFault(failed("the lock cannot be taken", err))
+	if err := lock.Take(ctx, loginPoll); err != nil {
+		return nil, storeFault(fmt.Errorf("the lock cannot be taken: %w", err))
 	}
-	return func() { _ = lock.Unlock() }, nil
+	return lock.Free, nil
 }
 
 // TryLock implements [Locker].
@@ -125,116 +138,59 @@ func (s *FileStore) TryLock(ctx context.Context, k StoreKey) (unlock func(), ok 
 	if err != nil {
 		return nil, false, storeFault(err)
 	}
-	ok, err = lock.TryLock()
+	ok, err = lock.Try()
 	switch {
 	case err != nil:
-		return nil, false, storeFault(failed("the lock cannot be taken", err))
+		return nil, false, storeFault(fmt.Errorf("the lock cannot be taken: %w", err))
 	case !ok:
 		return nil, false, nil
 	}
-	return func() { _ = lock.Unlock() }, true, nil
+	return lock.Free, true, nil
 }
 
-func tokenName(k StoreKey) string { return k.String() + ".token" }
+// The files of a key are named by it, with one of these at the end.
+const (
+	tokenFile     = ".token"
+	temporaryFile = ".tmp"   // of a token that is being written
+	loginLockFile = ".lock"  // of Locker
+	writeLockFile = ".write" // of write
+)
+
+// isStoreFile reports whether a name in the directory is one that a FileStore gives.
+func isStoreFile(name string) bool {
+	key, _, _ := strings.Cut(name, ".")
+	_, err := hex.DecodeString(key)
+	if err != nil || len(key) != len(StoreKey{}.String()) {
+		return false
+	}
+	switch name[len(key):] {
+	case tokenFile, temporaryFile, loginLockFile, writeLockFile:
+		return true
+	}
+	return false
+}
 
 // loginLock returns the lock of [Locker], not locked.
-func (s *FileStore) loginLock(k StoreKey) (*flock.Flock, error) {
-	dir, err := s.openOrMake()
+func (s *FileStore) loginLock(k StoreKey) (*safedir.Lock, error) {
+	dir, err := safedir.Make(s.Dir, isStoreFile)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	return lockIn(dir, k.String()+".lock")
+	return dir.NewLock(k.String() + loginLockFile)
 }
 
 // write calls change with the write lock of the key, so that no two writers of any
 // process share the temporary file, or one removes what another has just saved. It
 // is not the lock of [Locker], whose holder saves.
-func write(ctx context.Context, dir *os.Root, k StoreKey, change func() error) error {
-	lock, err := lockIn(dir, k.String()+".write")
+func write(ctx context.Context, dir *safedir.Dir, k StoreKey, change func() error) error {
+	lock, err := dir.NewLock(k.String() + writeLockFile)
 	if err != nil {
 		return err
 	}
-	if _, err := lock.TryLockContext(ctx, writePoll); err != nil {
-		return failed("the write lock cannot be taken", err)
+	if err := lock.Take(ctx, writePoll); err != nil {
+		return fmt.Errorf("the write lock cannot be taken: %w", err)
 	}
-	defer lock.Unlock()
+	defer lock.Free()
 	return change()
-}
-
-// lockIn returns a lock on a file in dir. The file is never removed: two could then
-// hold the lock, one on the old file and one on the new.
-func lockIn(dir *os.Root, name string) (*flock.Flock, error) {
-	switch f, err := createFile(dir, name); {
-	case err == nil:
-		_ = f.Close()
-	case !errors.Is(err, fs.ErrExist):
-		return nil, failed("the lock file cannot be made", err)
-	}
-	return flock.New(filepath.Join(dir.Name(), name), flock.SetFlag(os.O_RDWR|safeOpen)), nil
-}
-
-// open opens the directory, if it can be trusted. It is judged by the open handle,
-// so that nobody can put another in its place after that.
-func (s *FileStore) open() (*os.Root, error) {
-	if !filepath.IsAbs(s.Dir) {
-		return nil, errors.New("the path of the directory is not absolute")
-	}
-	path := filepath.Clean(s.Dir) // with a final slash, the link itself would not be seen
-	named, err := os.Lstat(path)
-	if err != nil {
-		return nil, failed("the directory cannot be opened", err)
-	}
-	if !named.IsDir() {
-		return nil, errors.New("the directory is a link or no directory")
-	}
-	dir, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, failed("the directory cannot be opened", err)
-	}
-	info, err := dir.Stat(".")
-	switch {
-	case err != nil:
-		err = failed("the directory cannot be read", err)
-	case !os.SameFile(named, info):
-		err = errors.New("the directory was replaced")
-	default:
-		err = distrust("the directory", info)
-	}
-	if err != nil {
-		_ = dir.Close()
-		return nil, err
-	}
-	return dir, nil
-}
-
-// openOrMake opens the directory, and makes it first if it is missing.
-func (s *FileStore) openOrMake() (*os.Root, error) {
-	dir, err := s.open()
-	if !errors.Is(err, fs.ErrNotExist) {
-		return dir, err
-	}
-	if err := makeDirs(filepath.Clean(s.Dir)); err != nil {
-		return nil, failed("the directory cannot be made", err)
-	}
-	return s.open()
-}
-
-// makeDirs makes a directory and what is missing above it, with mode 0700 whatever
-// the umask, which os.MkdirAll does not do.
-func makeDirs(path string) error {
-	err := os.Mkdir(path, 0o700)
-	if parent := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && parent != path {
-		if err := makeDirs(parent); err != nil {
-			return err
-		}
-		err = os.Mkdir(path, 0o700)
-	}
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return nil // what it is, open finds out
-	case err != nil:
-		return err
-	}
-	return os.Chmod(path, 0o700)
 }

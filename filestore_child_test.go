@@ -98,7 +98,7 @@ func TestFileStoreChild(t *testing.T) {
 		for range countsEach {
 			countUnderTheLock(t, s)
 		}
-	case "umask 0", "umask 0777":
+	case "umask 0", "umask 077", "umask 0777":
 		mask, _ := strconv.ParseInt(strings.Fields(what)[1], 8, 0)
 		defer syscall.Umask(syscall.Umask(int(mask))) // a coverage report may follow
 		dropRoot(t)
@@ -165,6 +165,14 @@ func TestFileStoreChild(t *testing.T) {
 		}
 		wantCanary(t, s)
 		wantNoLeftovers(t, s)
+	case "plants links", "plants FIFOs", "plants directories":
+		dropRoot(t)
+		plant(strings.Fields(what)[1], s.Dir, begun)
+	case "volume":
+		saveInVolume(t, s.Dir)
+	case "unreadable parent":
+		dropRoot(t)
+		wantHealed(t, s)
 	default:
 		t.Fatalf("what is %q?", what)
 	}

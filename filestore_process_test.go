@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,7 +30,11 @@ func openDirectory(t *testing.T) string {
 }
 
 func TestModesDoNotDependOnTheUmask(t *testing.T) {
-	for _, mask := range []string{"0", "0777"} {
+	masks := []string{"0", "077", "0777"}
+	if runtime.GOOS != "linux" {
+		masks = masks[:2] // the last would need a change of mode by name
+	}
+	for _, mask := range masks {
 		runFileStoreChild(t, fileStoreChild(t, "umask "+mask, filepath.Join(openDirectory(t), "a", "b")))
 	}
 }
