@@ -30,6 +30,12 @@ var (
 	// reading before you send it again.
 	ErrAmbiguous = errors.New("ampauth: outcome unknown")
 
+	// ErrCredentialsRefused is no kind but a cause, of an error whose Kind is
+	// [ErrObtainFailed]: the API does not take user name and password. Ask for it
+	// first; another try will not help until they are changed there, or here by
+	// [TokenManager.SetCredentials].
+	ErrCredentialsRefused = errors.New("ampauth: the credentials were refused")
+
 	// ErrDestroyed is what a [Secret] answers after Destroy.
 	ErrDestroyed = errors.New("ampauth: secret was destroyed")
 )

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ampauth/ampauth"
@@ -221,6 +222,7 @@ func TestUnusableAnswerIsOneClearError(t *testing.T) {
 				if e.Op != "obtain" || e.StatusCode != 200 || e.Attempts != 1 || e.Outcome != ampauth.Answered {
 					t.Errorf("error is %+v", e)
 				}
+				synctest.Wait()
 				if said := fmt.Sprintf("%v %+v %#v", err, err, err) + log.String(); strings.Contains(said, "canary") || strings.Contains(said, "aaaa") {
 					t.Errorf("the answer is echoed: %v", err)
 				}
@@ -467,7 +469,8 @@ func TestRetryAfterOfTheLoginIsWaitedFor(t *testing.T) {
 		"429, seconds": {429, "7", 7 * time.Second},
 		"503, seconds": {503, "7", 7 * time.Second},
 		// The bubble begins on Saturday, 1 January 2000, and so does the server's Date.
-		"429, date": {429, "Sat, 01 Jan 2000 00:00:09 GMT", 9 * time.Second},
+		"429, nearly the cap": {429, "59", 59 * time.Second},
+		"429, date":           {429, "Sat, 01 Jan 2000 00:00:09 GMT", 9 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
@@ -502,15 +505,16 @@ func TestLongRetryAfterPausesLogins(t *testing.T) {
 	for name, test := range map[string]struct {
 		retryAfter string
 		pause      time.Duration
+		retry      ampauth.RetryConfig
 	}{
-		"above the cap":                {"90", 90 * time.Second},
-		"beyond the end of the flight": {"45", 45 * time.Second},
-		"absurd":                       {"99999999999999999999", time.Hour},
+		"above the cap":                {"90", 90 * time.Second, ampauth.RetryConfig{}},
+		"beyond the end of the flight": {"300", 300 * time.Second, ampauth.RetryConfig{MaxRetryAfter: -1}},
+		"absurd":                       {"99999999999999999999", time.Hour, ampauth.RetryConfig{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 				w.Inject(fakeamp.Fault{Route: ampObtain, Status: 429, Header: http.Header{"Retry-After": {test.retryAfter}}})
-				m := w.manager()
+				m := w.manager(func(c *ampauth.Config) { c.Retry = test.retry })
 				took := ampElapsed(func() {
 					_, err := m.Token(t.Context())
 					if e := ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrRateLimited); e.StatusCode != 429 || e.RetryAfter < test.pause {
@@ -632,7 +636,7 @@ func TestPauseAfterRefusedCredentialsEnds(t *testing.T) {
 	right := ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)}
 	for name, end := range map[string]func(*ampauth.TokenManager) error{
 		"Clear":          func(m *ampauth.TokenManager) error { return m.Clear(context.Background()) },
-		"SetCredentials": func(m *ampauth.TokenManager) error { m.SetCredentials(right); return nil },
+		"SetCredentials": func(m *ampauth.TokenManager) error { return m.SetCredentials(right) },
 		"ForceRefresh":   func(m *ampauth.TokenManager) error { _, err := m.ForceRefresh(context.Background()); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -711,6 +715,7 @@ func TestRefusedRefreshIsNotTakenForRefusedCredentials(t *testing.T) {
 		if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.StatusCode != 500 {
 			t.Errorf("error is %+v", e)
 		}
+		synctest.Wait()
 		if found := log.records(t, "ampauth: the credentials were refused"); len(found) > 0 {
 			t.Errorf("the log warns of the credentials: %v", found)
 		}
