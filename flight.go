@@ -201,7 +201,7 @@ func (m *TokenManager) start(e *epoch, o order) *flight {
 func (m *TokenManager) leave(f *flight) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f.waiters--; f.waiters == 0 && !f.working {
+	if f.waiters--; f.waiters == 0 && !f.working && !f.done {
 		delete(f.epoch.flights, f.key)
 		f.cancel()
 	}
@@ -236,9 +236,12 @@ func (m *TokenManager) takeTurn(f *flight) (release func()) {
 	case <-f.ctx.Done():
 		return func() {}
 	}
-	release = sync.OnceFunc(func() { <-m.turn })
-	context.AfterFunc(f.ctx, func() { time.AfterFunc(turnTime, release) })
-	return release
+	free := sync.OnceFunc(func() { <-m.turn })
+	stop := context.AfterFunc(f.ctx, func() { time.AfterFunc(turnTime, free) })
+	return func() {
+		stop()
+		free()
+	}
 }
 
 // beginWork returns an error if f has ended, or the flights before it have shown
@@ -270,10 +273,11 @@ func (m *TokenManager) land(f *flight, token Token, err error) {
 		m.mu.Unlock()
 		return
 	}
-	f.done = true
-	f.token, f.err = token, err
+	f.done, f.token = true, token
+	unreported := false
 	if err != nil {
-		f.token, f.err = Token{}, m.failed(f, err)
+		f.token = Token{}
+		f.err, unreported = m.failed(f, err)
 	}
 	if f.epoch.flights[f.key] == f {
 		delete(f.epoch.flights, f.key)
@@ -282,39 +286,39 @@ func (m *TokenManager) land(f *flight, token Token, err error) {
 	f.timer.Stop()
 	close(f.landed)
 	m.flying.Done()
+	if unreported {
+		m.counters.obtainFailures.Add(1)
+		m.log.ErrorContext(f.ctx, "ampauth: login failed", "outcome", NotSent.String(), "error", f.err.Error())
+	}
 }
 
-// failed takes note of a flight that failed and returns the error for its waiters;
-// m.mu must be held.
-func (m *TokenManager) failed(f *flight, err error) *Error {
+// failed takes note of a flight that failed and returns the error for its waiters,
+// and whether nothing has been logged of it; m.mu must be held.
+func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreported bool) {
 	late := flightTimeout{m.flightTime}
-	timedOut := err == error(late) || context.Cause(f.ctx) == error(late)
+	ended := context.Cause(f.ctx)
 	e, ok := err.(*Error)
 	switch {
-	case f.epoch.over(), !f.working && !timedOut: // nobody waits for it
-		return noToken(err)
+	case ended == context.Canceled: // by the end of its epoch, or everybody left before it began
+		return noToken(err), false
 	case ok && e == f.held: // nothing was tried
 		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + jitter(lookAgain)).UnixNano())
-		return e
+		return e, false
 	case !ok:
 		e = noToken(clean(err))
 		e.Attempts = int(f.attempts.Load())
 	}
-	if timedOut {
+	if err == error(late) || ended == error(late) {
 		e.Limit = late.limit
 		if !errors.Is(e, late) {
 			e.Err = beforeThat(late, e.Err)
 		}
 	}
-	if !ok {
-		m.counters.obtainFailures.Add(1)
-		m.log.ErrorContext(f.ctx, "ampauth: login failed", "outcome", e.Outcome.String(), "error", e.Error())
-	}
 	f.epoch.hold(e)
 	f.epoch.failures++
 	wait := m.config.Retry.resolved().backoff(f.epoch.failures, max(e.RetryAfter, f.refreshAfter))
 	f.epoch.retryAhead.Store(time.Now().Add(min(wait, maxAskedPause)).UnixNano())
-	return e
+	return e, !ok
 }
 
 // replaceToken is the flight itself.
@@ -385,7 +389,7 @@ func (m *TokenManager) refreshes(p purpose) bool {
 // it, or just this token was refused; then only the waiters get it.
 func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) {
 	e, value := f.epoch, s.token.Value
-	s.token.user = e.user
+	value.ref().user = e.credentials.Username
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f.done || e.over() {

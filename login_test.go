@@ -631,6 +631,119 @@ func TestRefusedCredentialsAreFinalAndPauseLogins(t *testing.T) {
 	}
 }
 
+// What refuses the credentials is AMP's word: JSON of whatever type, which says so.
+func TestRefusedCredentialsAreToldFromAProxysRefusal(t *testing.T) {
+	for name, test := range map[string]struct {
+		contentType, body string
+		refused           bool
+	}{
+		"object":                 {"application/json", `{"non_field_errors":["no"]}`, true},
+		"array":                  {"application/json", `["no"]`, true},
+		"string":                 {"application/json; charset=utf-8", `"no"`, true},
+		"null":                   {"Application/JSON", "null", true},
+		"number":                 {"application/json;charset", " 42\n", true},
+		"problem":                {"application/problem+json", `{"title":"no"}`, true},
+		"problem, a string":      {"application/problem+json; charset=utf-8", `"no"`, true},
+		"HTML":                   {"text/html", "<html>no</html>", false},
+		"HTML said to be JSON":   {"application/json", "<html>no</html>", false},
+		"JSON said to be HTML":   {"text/html", `{"detail":"no"}`, false},
+		"text":                   {"text/plain", "no", false},
+		"nothing":                {"", "", false},
+		"nothing, as JSON":       {"application/json", "", false},
+		"half of it":             {"application/json", `{"detail":`, false},
+		"more than can be read":  {"application/json", `"` + strings.Repeat("n", 64<<10) + `"`, false},
+		"JSON in its name alone": {"application/json-seq", "1", false},
+	} {
+		for _, status := range []int{400, 401, 403} {
+			t.Run(fmt.Sprint(name, ", ", status), func(t *testing.T) {
+				ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+					w.answerText(ampObtain, status, test.body, "Content-Type", test.contentType)
+					m := w.manager()
+					_, err := m.Token(t.Context())
+					e := ampFailure(t, err, ampauth.ErrObtainFailed)
+					if e.Kind != ampauth.ErrObtainFailed || e.StatusCode != status || errors.Is(err, ampauth.ErrCredentialsRefused) != test.refused {
+						t.Errorf("error is %+v", e)
+					}
+					if test.refused {
+						want := fmt.Sprintf("ampauth: token obtain failed after 1 attempt: request failed: HTTP %d %s: the credentials were refused: check user name and password", status, http.StatusText(status))
+						if err.Error() != want {
+							t.Errorf("it says %q, want %q", err, want)
+						}
+						w.wantSent(1, 0)
+					} else {
+						w.wantSent(3, 0)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The pause of refused credentials is one of those errors as well.
+func TestPauseTellsThatTheCredentialsWereRefused(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 400})
+		m := w.manager()
+		for range 2 {
+			_, err := m.Token(t.Context())
+			ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrCredentialsRefused)
+		}
+		w.wantSent(1, 0)
+	})
+}
+
+// Whatever stands before AMP and refuses: once may be an accident.
+func TestRefusalOfAProxyThatComesAgainPausesLogins(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 403, HTML: true, Times: -1})
+		m := w.manager(func(c *ampauth.Config) { c.Retry.MaxAttempts = 1 })
+		sent := 0
+		for _, pause := range []time.Duration{0, 1, 2, 4, 8, 16, 32, 60, 60} {
+			pause *= time.Second
+			_, err := m.Token(t.Context())
+			if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Attempts != 1 || errors.Is(err, ampauth.ErrCredentialsRefused) {
+				t.Errorf("error is %+v", e)
+			}
+			sent++
+			if pause > 0 {
+				time.Sleep(pause - 1)
+				_, err := m.Token(t.Context())
+				if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.NotSent || e.Attempts != 0 {
+					t.Errorf("just before the end of a pause of %v: %+v", pause, e)
+				}
+				time.Sleep(1)
+			}
+			w.wantSent(sent, 0)
+		}
+		_ = m.Clear(t.Context())
+		w.ClearFaults()
+		w.token(m)
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 403, HTML: true})
+		_, err := m.Obtain(t.Context())
+		ampFailure(t, err, ampauth.ErrObtainFailed)
+		if _, err := m.Obtain(t.Context()); err != nil {
+			t.Errorf("after a success the first is no reason for a pause: %v", err)
+		}
+	})
+}
+
+// A proxy that refuses a refresh says nothing of logins.
+func TestRefusalOfARefreshByAProxyPausesNoLogin(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		m := w.manager(func(c *ampauth.Config) { c.Retry.MaxAttempts = 1 })
+		w.token(m)
+		for range 3 {
+			w.Inject(fakeamp.Fault{Route: ampRefresh, Status: 403, HTML: true}, fakeamp.Fault{Route: ampObtain, Status: 500})
+			_, err := m.Refresh(t.Context())
+			ampFailure(t, err, ampauth.ErrObtainFailed)
+		}
+		w.wantSent(4, 3)
+		if _, err := m.Obtain(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Each way out of the pause must lead to a login at once.
 func TestPauseAfterRefusedCredentialsEnds(t *testing.T) {
 	right := ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)}

@@ -14,7 +14,6 @@ import (
 // refresh, replace or hand out what belongs to another user.
 type epoch struct {
 	credentials Credentials
-	user        func() string   // goes along with its tokens
 	ctx         context.Context // of its flights; ends with it
 	end         context.CancelFunc
 
@@ -31,11 +30,7 @@ type epoch struct {
 
 // newEpoch makes an epoch that has not begun.
 func (m *TokenManager) newEpoch(credentials Credentials) *epoch {
-	e := &epoch{
-		credentials: credentials,
-		user:        func() string { return credentials.Username },
-		flights:     make(map[flightKey]*flight),
-	}
+	e := &epoch{credentials: credentials, flights: make(map[flightKey]*flight)}
 	e.ctx, e.end = context.WithCancel(m.ctx)
 	return e
 }
@@ -55,7 +50,11 @@ var errOtherUser = errors.New("the credentials are another user's by now, and th
 // checkUser returns an error for a token of another user. Of a token that does not
 // come from a manager nobody knows whose it is.
 func (e *epoch) checkUser(token Token) error {
-	if token.user == nil || token.user() == e.credentials.Username {
+	user := ""
+	if token.Value.ref != nil {
+		user = token.Value.ref().user
+	}
+	if user == "" || user == e.credentials.Username {
 		return nil
 	}
 	return &Error{Op: "obtain", Kind: ErrObtainFailed, Outcome: Rejected, Err: errOtherUser}

@@ -78,7 +78,6 @@ func copyOf(value Secret) (copied Secret, err error) {
 }
 
 func (s *storage) save(ctx context.Context, k StoreKey, token Token) (err error) {
-	token.user = nil // the key says it
 	if token.Value, err = copyOf(token.Value); err != nil {
 		return err // destroyed meanwhile
 	}

@@ -27,8 +27,6 @@ type Token struct {
 	Value      Secret
 	ExpiresAt  time.Time // zero: no end
 	ObtainedAt time.Time
-
-	user func() string // whose it is, by the manager that it comes from; nil: nobody knows
 }
 
 // IsExpired reports whether the token's time is over.
