@@ -97,9 +97,8 @@ func TestBaseThatIgnoresItsContextHoldsNobodyPastTheLoginsTime(t *testing.T) {
 				if took := ampElapsed(func() { w.token(m) }); took > time.Second {
 					t.Errorf("the next login took %v", took)
 				}
-				_ = m.Clear(t.Context())
 				time.Sleep(11 * time.Hour)
-				if info, ok := m.Info(); ok {
+				if info, _ := m.Info(); info.Age < 11*time.Hour {
 					t.Errorf("the late token is there: %+v", info)
 				}
 			})

@@ -362,6 +362,7 @@ func TestLoginThatNobodyWaitsForAnyMoreIsNotBegun(t *testing.T) {
 		if r := <-token; r.err != nil {
 			t.Error(r.err)
 		}
+		synctest.Wait()
 		w.wantSent(1, 0)
 		if _, err := m.Obtain(t.Context()); err != nil {
 			t.Error(err)
