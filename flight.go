@@ -174,8 +174,8 @@ func (e *epoch) flightFor(k flightKey) *flight {
 	if f := e.flights[k]; f != nil || k.purpose != keepFresh || k.held {
 		return f
 	}
-	for key, f := range e.flights {
-		if f.working && !key.held {
+	for _, f := range e.flights {
+		if f.working && f.held == nil {
 			return f
 		}
 	}

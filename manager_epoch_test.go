@@ -126,13 +126,12 @@ func TestRefusalOfAnotherUsersTokenIsNoRenewal(t *testing.T) {
 	})
 	t.Run("nobody waits", func(t *testing.T) {
 		ampBubble(t, ampTwoUsers, func(t *testing.T, w *ampWorld) {
-			var m *ampauth.TokenManager
-			m = w.manager()
+			m := w.manager()
 			auth := &ampauth.AuthTransport{Source: m, Base: ampLayer(func(req *http.Request) (*http.Response, error) {
 				_ = m.SetCredentials(ampUser("other"))
 				return w.transport.RoundTrip(req)
 			})}
-			token := w.token(m)
+			w.token(m)
 			w.Revoke("issuer")
 			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/api/assets", nil)
 			resp, err := auth.RoundTrip(req)
@@ -142,7 +141,6 @@ func TestRefusalOfAnotherUsersTokenIsNoRenewal(t *testing.T) {
 			_ = resp.Body.Close()
 			synctest.Wait()
 			w.wantSent(1, 0)
-			_ = token
 		})
 	})
 }
@@ -169,11 +167,10 @@ func TestRefusalIsRenewedAsTheSameUser(t *testing.T) {
 	}
 }
 
-// A userServer is an AMP whose tokens tell whose they are, and which refuses every
-// third request whatever its token.
+// A userServer is an AMP whose tokens tell whose they are.
 type userServer struct {
-	logins, requests atomic.Int32
-	wrong            atomic.Int32
+	logins atomic.Int32
+	wrong  atomic.Int32 // logins with another user's password
 }
 
 func (s *userServer) RoundTrip(req *http.Request) (*http.Response, error) {

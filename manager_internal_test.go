@@ -268,6 +268,31 @@ func TestFlightLooksOnceMoreBeforeItLogsIn(t *testing.T) {
 	}
 }
 
+func TestFlightTimeHasRoomForAllThatIsConfigured(t *testing.T) {
+	const s = time.Second
+	for name, test := range map[string]struct {
+		retry  RetryConfig
+		stored bool
+		want   time.Duration
+	}{
+		"default":              {RetryConfig{}, false, 162 * s}, // a refresh, 3 attempts, 2 waits of 61 s
+		"with a store":         {RetryConfig{}, true, 178 * s},
+		"for tests":            {RetryConfigForTests(), false, 15*s + 60*s + 100*time.Millisecond},
+		"the least":            {RetryConfig{MaxAttempts: 1}, false, 30 * s},
+		"long attempts":        {RetryConfig{MaxAttempts: 2, Timeout: 60 * s}, false, 241 * s},
+		"endless attempts":     {RetryConfig{MaxAttempts: 2, Timeout: -1}, false, 241 * s},
+		"long backoff":         {RetryConfig{MaxAttempts: 2, MaxDelay: 100 * s}, false, 130 * s},
+		"no cap":               {RetryConfig{MaxAttempts: 2, MaxRetryAfter: -1}, false, 91 * s},
+		"a thousand attempts":  {RetryConfig{MaxAttempts: 1001}, false, 71020 * s},
+		"more than there is":   {RetryConfig{MaxAttempts: math.MaxInt, Timeout: math.MaxInt64}, true, math.MaxInt64},
+		"too long for a store": {RetryConfig{MaxAttempts: 1, Timeout: math.MaxInt64/2 - 1}, true, math.MaxInt64},
+	} {
+		if got := flightTime(test.retry, test.stored); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
+
 // The longest hold-off is a minute, whatever the clock did.
 func TestClockThatWasSetBackDoesNotStretchTheHoldOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
