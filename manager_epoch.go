@@ -50,18 +50,18 @@ var errOtherUser = errors.New("the credentials are another user's by now, and th
 // checkUser returns an error for a token of another user. Of a token that does not
 // come from a manager nobody knows whose it is.
 func (e *epoch) checkUser(token Token) error {
-	if user := userOf(token); user == "" || user == e.credentials.Username {
+	if user := userOf(token); user == nil || *user == e.credentials.Username {
 		return nil
 	}
 	return &Error{Op: "obtain", Kind: ErrObtainFailed, Outcome: Rejected, Err: errOtherUser}
 }
 
-// userOf returns the user whose token it is, or "" if no manager said.
-func userOf(token Token) string {
-	if token.Value.ref == nil {
-		return ""
+// userOf returns the user whose token it is, or nil if no manager said.
+func userOf(token Token) *string {
+	if token.Value.ref == nil || token.Value.ref().user == "" {
+		return nil
 	}
-	return token.Value.ref().user
+	return &token.Value.ref().user
 }
 
 // allowLogins ends every reason not to log in; the manager's mu must be held.
