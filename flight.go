@@ -44,7 +44,7 @@ type flight struct {
 	records  flightRecords
 
 	// The manager's mu guards what follows.
-	waiters int  // callers who have not left, and a count that never falls for a flight in the background
+	waiters int  // callers who have not left; who has it made in the background never does
 	working bool // it has had its turn
 	done    bool // it has its result
 
@@ -52,7 +52,7 @@ type flight struct {
 	token  Token
 	err    error
 
-	// Only its goroutine uses what follows.
+	// Only its goroutine uses what follows, until it ends.
 	unlocked     bool          // the lock of the store could not be had
 	refreshAfter time.Duration // how long the refresh endpoint asked to be left alone
 }
@@ -308,6 +308,10 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 		e = noToken(clean(err))
 		e.Attempts = int(f.attempts.Load())
 	}
+	asked := e.RetryAfter
+	if ok { // what its goroutine says, which has ended
+		asked = max(asked, f.refreshAfter)
+	}
 	if err == error(late) || ended == error(late) {
 		e.Limit = late.limit
 		if !errors.Is(e, late) {
@@ -316,7 +320,7 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 	}
 	f.epoch.hold(e)
 	f.epoch.failures++
-	wait := m.config.Retry.resolved().backoff(f.epoch.failures, max(e.RetryAfter, f.refreshAfter))
+	wait := m.config.Retry.resolved().backoff(f.epoch.failures, asked)
 	f.epoch.retryAhead.Store(time.Now().Add(min(wait, maxAskedPause)).UnixNano())
 	return e, !ok
 }

@@ -132,7 +132,7 @@ func (m *TokenManager) stale(e *epoch, s *snapshot, now int64) *snapshot {
 }
 
 // Obtain logs in now, or joins another Obtain that is under way. It never takes a
-// stored token, nor one that was had for another purpose.
+// stored token, and does not join what is under way for another purpose.
 func (m *TokenManager) Obtain(ctx context.Context) (Token, error) {
 	return m.await(ctx, order{purpose: logIn})
 }
@@ -182,7 +182,7 @@ func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error)
 	return Token{}, stillRefused(firstHoldOff)
 }
 
-// renewSoon is Renew that nobody waits for.
+// renewSoon is a Renew that nobody waits for.
 func (m *TokenManager) renewSoon(rejected Token) {
 	if s, held, err := m.reject(rejected); s == nil && held == nil && err == nil {
 		_, _ = m.join(order{purpose: replace, rejected: rejected})

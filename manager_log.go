@@ -69,8 +69,7 @@ func (h flightLog) Handle(ctx context.Context, record slog.Record) error {
 	if !ok {
 		return h.Handler.Handle(ctx, record)
 	}
-	// The context of the flight holds nothing that is of use to a Handler.
-	ctx = context.Background()
+	ctx = context.Background() // a flight's holds nothing for a Handler, and has ended by then
 	write := func() {
 		if h.Handler.Enabled(ctx, record.Level) {
 			_ = h.Handler.Handle(ctx, record)
