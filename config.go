@@ -119,16 +119,7 @@ func (c Config) faults(passwordFault error) []error {
 	if _, rule := parseOrigin(c.BaseURL, c.AllowHTTP); rule != "" {
 		fault("BaseURL", envBaseURL, rule)
 	}
-	if strings.TrimSpace(c.Credentials.Username) == "" {
-		fault("Credentials.Username", envUsername, "is required")
-	} else if !utf8.ValidString(c.Credentials.Username) {
-		fault("Credentials.Username", envUsername, "must be valid UTF-8")
-	}
-	if passwordFault != nil {
-		faults = append(faults, passwordFault)
-	} else if rule := passwordRule(c.Credentials.Password); rule != "" {
-		fault("Credentials.Password", envPassword+" or "+envPasswordFile, rule)
-	}
+	faults = append(faults, c.Credentials.faults(passwordFault)...)
 	if store, ok := c.Store.(*FileStore); ok && (store == nil || !filepath.IsAbs(store.Dir)) {
 		fault("Store.Dir", envTokenDir, "must be an absolute path")
 	}
@@ -144,6 +135,21 @@ func (c Config) faults(passwordFault error) []error {
 	}
 	if c.Scheme != "" && !isWord(c.Scheme) {
 		fault("Scheme", "", "is not an authentication scheme")
+	}
+	return faults
+}
+
+// faults returns what is wrong with c; passwordFault is as in Config.faults.
+func (c Credentials) faults(passwordFault error) (faults []error) {
+	if strings.TrimSpace(c.Username) == "" {
+		faults = append(faults, configFault("Credentials.Username", envUsername, "is required"))
+	} else if !utf8.ValidString(c.Username) {
+		faults = append(faults, configFault("Credentials.Username", envUsername, "must be valid UTF-8"))
+	}
+	if passwordFault != nil {
+		faults = append(faults, passwordFault)
+	} else if rule := passwordRule(c.Password); rule != "" {
+		faults = append(faults, configFault("Credentials.Password", envPassword+" or "+envPasswordFile, rule))
 	}
 	return faults
 }

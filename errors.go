@@ -15,12 +15,13 @@ import (
 // kinds, or several of them joined for a faulty configuration. It also Is what caused
 // it, which may be an error of another kind: ask in this order.
 //
-//	errors.Is(err, ErrAmbiguous)       // a mutation may have been performed: find out by reading
-//	errors.Is(err, ErrObtainFailed)    // no token: the request was not sent
-//	errors.Is(err, ErrClosed)          // the client was closed
-//	errors.Is(err, context.Canceled)   // the caller left
-//	errors.Is(err, ErrTimeout)         // time ran out; Outcome says how far it got
-//	errors.Is(err, ErrRateLimited)     // a wait would outlast the deadline
+//	errors.Is(err, ErrAmbiguous)          // a mutation may have been performed: find out by reading
+//	errors.Is(err, ErrCredentialsRefused) // user name and password are wrong
+//	errors.Is(err, ErrObtainFailed)       // no token: the request was not sent
+//	errors.Is(err, ErrClosed)             // the client was closed
+//	errors.Is(err, context.Canceled)      // the caller left
+//	errors.Is(err, ErrTimeout)            // time ran out; Outcome says how far it got
+//	errors.Is(err, ErrRateLimited)        // a wait would outlast the deadline
 //
 // An http.Client gives them within a *url.Error. Its own Timeout, where it is not that
 // of a client of [NewClient], can put a text in place of the error of a read; of a
@@ -34,6 +35,11 @@ var (
 	// ErrObtainFailed is met when there is no token for a request, which was then not
 	// sent: the login failed, is paused after a failure, or was not waited for.
 	ErrObtainFailed = errors.New("ampauth: token obtain failed")
+
+	// ErrCredentialsRefused is no kind but a cause, of an error whose Kind is
+	// ErrObtainFailed: the API does not take user name and password. Another try will
+	// not help until they are changed there, or here by [TokenManager.SetCredentials].
+	ErrCredentialsRefused = errors.New("ampauth: the credentials were refused")
 
 	// ErrRefreshFailed is met in the chain of an ErrObtainFailed, where the login behind
 	// a refresh failed as well, and in the log.

@@ -3,30 +3,18 @@ package ampauth
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net/http"
+	"math"
 	"slices"
-	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 )
 
-// A flight is one login or refresh that any number of callers wait for. It
-// belongs to none of them: it has a context of its own, with nothing of theirs in
-// it, and a deadline of its own.
-type flight struct {
-	purpose    purpose
-	rejected   Secret    // the token to replace, if that is the purpose
-	rejectedAt time.Time // when that was obtained, if it is known
-	held       *Error    // why there is no login now: then the store is looked at, and no more
-	unlocked   bool      // the lock of the store could not be had
-	adopting   bool      // a token is taken from the store
-
-	epoch uint64 // when it began; see install
-
-	// How long the refresh endpoint asked to be left alone, if it did.
-	refreshAfter time.Duration
+// An order is what a caller wants of a flight.
+type order struct {
+	purpose  purpose
+	rejected Token  // the token to replace, if that is the purpose
+	held     *Error // why there is no login now: then the store is looked at, and no more
 }
 
 type purpose int
@@ -38,133 +26,331 @@ const (
 	refreshFirst                // the caller wants a refresh
 )
 
-// flightTime bounds a flight with all its attempts and waits.
-const flightTime = 30 * time.Second
+// A flight is one login or refresh that any number of callers wait for. It belongs to
+// one epoch and one purpose, and to none of its callers: it has a context of its own,
+// with nothing of theirs in it, and a deadline of its own.
+//
+// It waits for its turn, is at work, and lands: once, when its goroutine ends or its
+// time is over, whichever is first. Then its waiters have their result, Close does
+// not wait for it any more, and only then is written what it has to log.
+type flight struct {
+	order
+	key      flightKey
+	epoch    *epoch
+	ctx      context.Context // ends with the epoch, and when the time is over
+	cancel   context.CancelFunc
+	timer    *time.Timer  // lands it when its time is over
+	attempts atomic.Int32 // at a login
+	records  flightRecords
 
-var errWaiting = errors.New("waiting for the login")
+	// The manager's mu guards what follows.
+	waiters int  // callers who have not left; who has it made in the background never does
+	working bool // it has had its turn
+	done    bool // it has its result
 
-var errFlightDied = errors.New("a layer below ended the login's goroutine")
+	landed chan struct{} // closed once token and err are set
+	token  Token
+	err    error
 
-// await joins a flight and waits for it, as long as ctx allows.
-func (m *TokenManager) await(ctx context.Context, f flight) (Token, error) {
-	if err := ctx.Err(); err != nil {
-		return Token{}, noToken(err)
+	// Only its goroutine uses what follows, until it ends.
+	unlocked     bool          // the lock of the store could not be had
+	refreshAfter time.Duration // how long the refresh endpoint asked to be left alone
+}
+
+// Among the flights of an epoch, orders of one key share one.
+type flightKey struct {
+	purpose purpose
+	held    bool
+}
+
+const (
+	// leastFlightTime is what a flight has at least.
+	leastFlightTime = 30 * time.Second
+	// endlessAttempt is what an attempt without a Timeout counts for.
+	endlessAttempt = time.Minute
+	// turnTime is how long the next flight waits for one that was ended, and does not
+	// obey its context.
+	turnTime = time.Second
+)
+
+// flightTime is how long a flight may take: a refresh, and all attempts at a login
+// with the longest waits between them.
+func flightTime(c RetryConfig, stored bool) time.Duration {
+	c = c.resolved()
+	attempt, retryAfter := c.Timeout, c.MaxRetryAfter
+	if attempt < 0 {
+		attempt = endlessAttempt
 	}
-	landed, err := m.join(f)
-	if err != nil {
-		return Token{}, err
+	if retryAfter < 0 {
+		retryAfter = DefaultRetryConfig().MaxRetryAfter
 	}
-	select {
-	case result := <-landed:
-		token, _ := result.Val.(Token)
-		return token, result.Err
-	case <-ctx.Done():
-		return Token{}, noToken(&sequence{errWaiting, ": ", ctx.Err()})
+	wait := max(c.MaxDelay, saturatingAdd(retryAfter, c.BaseDelay))
+	d := saturatingAdd(attempt, attempt) // the refresh, and the first attempt
+	if stored {
+		d = saturatingAdd(d, storeTimes)
+	}
+	each, retries := saturatingAdd(attempt, wait), time.Duration(c.MaxAttempts-1)
+	if retries > 0 && each > math.MaxInt64/retries {
+		return math.MaxInt64
+	}
+	return max(saturatingAdd(d, each*retries), leastFlightTime)
+}
+
+// A flightTimeout says that a flight had no time left.
+type flightTimeout struct{ limit time.Duration }
+
+func (e flightTimeout) Error() string { return "the login took longer than " + e.limit.String() }
+func (flightTimeout) Timeout() bool   { return true }
+func (flightTimeout) Is(target error) bool {
+	return target == context.DeadlineExceeded || target == ErrTimeout
+}
+
+var (
+	errWaiting    = errors.New("waiting for the login")
+	errFlightDied = errors.New("a layer below ended the login's goroutine")
+)
+
+// await has a flight do what o asks for, and waits as long as ctx allows. If the
+// epoch ends meanwhile, what comes next is decided anew.
+func (m *TokenManager) await(ctx context.Context, o order) (Token, error) {
+	for {
+		if err := ended(ctx); err != nil {
+			return Token{}, noToken(err)
+		}
+		f, err := m.join(o)
+		if err != nil {
+			return Token{}, err
+		}
+		select {
+		case <-f.landed:
+		case <-f.epoch.ctx.Done():
+		case <-ctx.Done():
+			m.leave(f)
+			return Token{}, noToken(&sequence{errWaiting, ": ", ended(ctx)})
+		}
+		if !f.epoch.over() {
+			return f.token, f.err
+		}
 	}
 }
 
-// join starts f, or joins the flight that is under way, whatever its purpose.
-func (m *TokenManager) join(f flight) (<-chan singleflight.Result, error) {
+// join returns the flight that does what o asks for, perhaps a new one. The caller
+// counts as one who waits for it until leave.
+func (m *TokenManager) join(o order) (*flight, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return nil, errManagerClosed()
 	}
-	if err := m.inPause(); err != nil && f.held == nil {
-		if m.stored == nil || f.purpose == logIn || f.purpose == refreshFirst {
-			return nil, err
-		}
-		f.held = err
+	e := m.epoch.Load()
+	if err := e.checkUser(o.rejected); err != nil {
+		return nil, err
 	}
-	f.epoch = m.epoch
-	// A flight of an earlier epoch is not joined: its result does not count.
-	key := strconv.FormatUint(m.epoch, 10)
-	if f.held != nil {
-		key += " held"
-	}
-	return m.logins.DoChan(key, func() (any, error) {
-		token, err := m.fly(&f)
-		if err != nil {
-			return nil, err // not the *Error, lest nil become an error
+	if o.held == nil {
+		if o.held = e.inPause(); o.held != nil && !m.looksInStore(o.purpose) {
+			return nil, o.held
 		}
-		return token, nil
-	}), nil
+	}
+	f := e.flightFor(flightKey{o.purpose, o.held != nil})
+	if f == nil {
+		f = m.start(e, o)
+	}
+	f.waiters++
+	return f, nil
 }
 
 func errManagerClosed() *Error {
 	return &Error{Op: "obtain", Kind: ErrClosed, Outcome: NotSent}
 }
 
-// fly makes the flight on a goroutine of its own, so that neither a panic nor a
-// Goexit in a layer below takes the process down or leaves the waiters for ever.
-func (m *TokenManager) fly(f *flight) (Token, *Error) {
-	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
-		return Token{}, errManagerClosed()
-	}
-	m.flights.Add(1)
-	if f.held == nil {
-		m.refused = nil
-	}
-	credentials := m.credentials
-	m.mu.Unlock()
-	defer m.flights.Done()
+// looksInStore reports whether a stored token is all that the purpose needs.
+func (m *TokenManager) looksInStore(p purpose) bool {
+	return m.stored != nil && (p == keepFresh || p == replace)
+}
 
-	type landing struct {
-		token Token
-		err   *Error
+// flightFor returns the flight to join, or nil; the manager's mu must be held. Who
+// only needs a token is content with what any flight at work brings.
+func (e *epoch) flightFor(k flightKey) *flight {
+	if f := e.flights[k]; f != nil || k.purpose != keepFresh || k.held {
+		return f
 	}
-	landed := make(chan landing, 1)
-	go func() {
-		l := landing{err: noToken(errFlightDied)}
-		defer func() { landed <- l }()
-		defer func() { _ = recover() }() // a log handler may panic as well
-		var token Token
-		err := error(errFlightDied)
-		defer func() {
-			if err != nil {
-				l.err = m.failed(f, err)
-				return
-			}
-			l = landing{token: token}
-		}()
-		defer recovered("layer below", &err)
-		ctx, cancel := context.WithTimeout(m.ctx, flightTime)
-		defer cancel()
-		token, err = m.replaceToken(ctx, f, credentials)
-	}()
-	l := <-landed
-	return l.token, l.err
+	for _, f := range e.flights {
+		if f.working && f.held == nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// start begins a flight; m.mu must be held.
+func (m *TokenManager) start(e *epoch, o order) *flight {
+	f := &flight{order: o, key: flightKey{o.purpose, o.held != nil}, epoch: e, landed: make(chan struct{})}
+	f.ctx, f.cancel = context.WithTimeoutCause(f.logsOf(e.ctx), m.flightTime, flightTimeout{m.flightTime})
+	f.timer = time.AfterFunc(m.flightTime, func() {
+		m.land(f, Token{}, flightTimeout{m.flightTime})
+		f.records.write()
+	})
+	e.flights[f.key] = f
+	m.flying.Add(1)
+	go m.fly(f)
+	return f
+}
+
+// leave takes note of a caller who waits no longer. A flight that has not begun by
+// then is not made if nobody else waits for it.
+func (m *TokenManager) leave(f *flight) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.waiters--; f.waiters == 0 && !f.working && !f.done {
+		delete(f.epoch.flights, f.key)
+		f.cancel()
+	}
+}
+
+// fly makes a flight. It has a goroutine of its own, so that neither a panic nor a
+// Goexit in a layer below takes the process down or leaves the waiters for ever.
+func (m *TokenManager) fly(f *flight) {
+	var token Token
+	err, release := error(errFlightDied), func() {}
+	// In the end, the last of these first: the next flight sees what this one has
+	// found out, and does not wait for a Logger.
+	defer f.records.write()
+	defer f.cancel()
+	defer func() { release() }()
+	defer func() { m.land(f, token, err) }()
+	defer recovered("layer below", &err)
+	if f.held == nil {
+		release = m.takeTurn(f)
+	}
+	if err = m.beginWork(f); err == nil {
+		err = errFlightDied // until it returns
+		token, err = m.replaceToken(f)
+	}
+}
+
+// takeTurn waits until no other flight is at work, or f ends. So there is one login
+// at a time, unless one that was ended does not obey its context.
+func (m *TokenManager) takeTurn(f *flight) (release func()) {
+	select {
+	case m.turn <- struct{}{}:
+	case <-f.ctx.Done():
+		return func() {}
+	}
+	free := sync.OnceFunc(func() { <-m.turn })
+	stop := context.AfterFunc(f.ctx, func() { time.AfterFunc(turnTime, free) })
+	return func() {
+		stop()
+		free()
+	}
+}
+
+// beginWork returns an error if f has ended, or the flights before it have shown
+// that there is no login now.
+func (m *TokenManager) beginWork(f *flight) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := context.Cause(f.ctx); err != nil {
+		return err
+	}
+	f.working = true
+	if f.held != nil {
+		return nil
+	}
+	if f.held = f.epoch.inPause(); f.held != nil {
+		if !m.looksInStore(f.purpose) {
+			return f.held
+		}
+		return nil
+	}
+	f.epoch.refused = nil
+	return nil
+}
+
+// land gives a flight its result, once. What comes later counts for nothing.
+func (m *TokenManager) land(f *flight, token Token, err error) {
+	m.mu.Lock()
+	if f.done {
+		m.mu.Unlock()
+		return
+	}
+	f.done, f.token = true, token
+	unreported := false
+	if err != nil {
+		f.token = Token{}
+		f.err, unreported = m.failed(f, err)
+	}
+	if f.epoch.flights[f.key] == f {
+		delete(f.epoch.flights, f.key)
+	}
+	m.mu.Unlock()
+	f.timer.Stop()
+	close(f.landed)
+	m.flying.Done()
+	if unreported {
+		m.counters.obtainFailures.Add(1)
+		m.log.ErrorContext(f.ctx, "ampauth: login failed", "outcome", NotSent.String(), "error", f.err.Error())
+	}
+}
+
+// failed takes note of a flight that failed and returns the error for its waiters,
+// and whether nothing has been logged of it; m.mu must be held.
+func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreported bool) {
+	late := flightTimeout{m.flightTime}
+	ended := context.Cause(f.ctx)
+	e, ok := err.(*Error)
+	switch {
+	case ended == context.Canceled: // by the end of its epoch, or everybody left before it began
+		return noToken(err), false
+	case ok && e == f.held: // nothing was tried
+		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + jitter(lookAgain)).UnixNano())
+		return e, false
+	case !ok:
+		e = noToken(clean(err))
+		e.Attempts = int(f.attempts.Load())
+	}
+	asked := e.RetryAfter
+	if ok { // what its goroutine says, which has ended
+		asked = max(asked, f.refreshAfter)
+	}
+	if err == error(late) || ended == error(late) {
+		e.Limit = late.limit
+		if !errors.Is(e, late) {
+			e.Err = beforeThat(late, e.Err)
+		}
+	}
+	f.epoch.hold(e)
+	f.epoch.failures++
+	wait := m.config.Retry.resolved().backoff(f.epoch.failures, asked)
+	f.epoch.retryAhead.Store(time.Now().Add(min(wait, maxAskedPause)).UnixNano())
+	return e, !ok
 }
 
 // replaceToken is the flight itself.
-func (m *TokenManager) replaceToken(ctx context.Context, f *flight, credentials Credentials) (Token, error) {
-	s := m.current.Load()
-	if token, ok := f.settledBy(s); ok {
-		m.retryAhead.Store(0)
+func (m *TokenManager) replaceToken(f *flight) (Token, error) {
+	if token, ok := f.settledBy(f.epoch.current.Load()); ok {
+		f.epoch.retryAhead.Store(0)
 		return token, nil
 	}
 	if m.stored == nil {
-		token, _, err := m.getToken(ctx, f, credentials)
+		token, _, err := m.getToken(f)
 		return token, err
 	}
-	return m.shareToken(ctx, f, credentials)
+	return m.shareToken(f)
 }
 
 // getToken refreshes, or logs in, and makes the token the current one. kept is
 // false if that would undo what happened meanwhile, or the API refuses it anyway.
-func (m *TokenManager) getToken(ctx context.Context, f *flight, credentials Credentials) (token Token, kept bool, err error) {
+func (m *TokenManager) getToken(f *flight) (token Token, kept bool, err error) {
 	var refreshErr error
-	if s := m.current.Load(); s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) && !f.unlocked {
-		value, err := m.refresh(ctx, s.token)
+	if s := f.epoch.current.Load(); s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) && !f.unlocked {
+		value, err := m.refresh(f, s.token)
 		if err == nil {
 			token, kept = m.install(f, m.newSnapshot(value))
 			return token, kept, nil
 		}
 		refreshErr, f.refreshAfter = err, err.RetryAfter
 	}
-	value, obtainErr := m.obtain(ctx, credentials)
+	value, obtainErr := m.obtain(f)
 	if obtainErr != nil {
 		if refreshErr != nil {
 			obtainErr.Err = beforeThat(obtainErr.Err, refreshErr)
@@ -180,7 +366,7 @@ func (m *TokenManager) getToken(ctx context.Context, f *flight, credentials Cred
 
 // settledBy reports whether an earlier flight has done what this one is for:
 // between the caller's look and this one there may have been another.
-func (f flight) settledBy(s *snapshot) (Token, bool) {
+func (f *flight) settledBy(s *snapshot) (Token, bool) {
 	if s == nil || s.token.IsExpired() {
 		return Token{}, false
 	}
@@ -189,7 +375,7 @@ func (f flight) settledBy(s *snapshot) (Token, bool) {
 	case keepFresh:
 		return s.token, s.fresh(now)
 	case replace:
-		return s.token, !s.token.Value.Equal(f.rejected)
+		return s.token, !s.token.Value.Equal(f.rejected.Value)
 	}
 	return Token{}, false
 }
@@ -203,131 +389,28 @@ func (m *TokenManager) refreshes(p purpose) bool {
 }
 
 // install makes a new token the current one, unless that would undo what
-// happened since the flight began: a Clear, other credentials, or the refusal of
-// just this token; then it is not kept. The waiters get it in any case.
+// happened since the flight began: its epoch or its time is over, and nobody gets
+// it, or just this token was refused; then only the waiters get it.
 func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) {
-	value := s.token.Value
+	e, value := f.epoch, s.token.Value
+	value.ref().user = e.credentials.Username
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f.epoch != m.epoch {
+	if f.done || e.over() {
+		value.Destroy()
 		return s.token, false
 	}
-	if !f.adopting { // what another process got says nothing of our logins
-		m.pause = pause{}
+	if !s.adopted { // what another process got says nothing of our logins
+		e.pause = pause{}
 	}
-	m.failures = 0
-	m.retryAhead.Store(0)
+	e.failures = 0
+	e.retryAhead.Store(0)
 	// A replacement that is the refused token once more is kept all the same: that
 	// is what the next refusal is judged by.
-	s.repeated = f.purpose == replace && value.Equal(f.rejected)
-	kept = !slices.ContainsFunc(m.refused, value.Equal)
+	s.repeated = f.purpose == replace && value.Equal(f.rejected.Value)
+	kept = !slices.ContainsFunc(e.refused, value.Equal)
 	if s.repeated || kept {
-		m.current.Store(s)
+		e.current.Store(s)
 	}
 	return s.token, kept && !s.repeated
-}
-
-// failed takes note of a flight that failed and returns the error for its waiters.
-func (m *TokenManager) failed(f *flight, err error) *Error {
-	e, ok := err.(*Error)
-	if ok && e == f.held { // nothing was tried
-		m.retryAhead.Store(time.Now().Add(lookAgain + jitter(lookAgain)).UnixNano())
-		return e
-	}
-	if !ok {
-		e = noToken(clean(err))
-		m.counters.obtainFailures.Add(1)
-		m.logger().Error("ampauth: login failed", "outcome", e.Outcome.String(), "error", e.Error())
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return errManagerClosed()
-	}
-	if f.epoch == m.epoch {
-		m.hold(e)
-		m.failures++
-		wait := m.config.Retry.resolved().backoff(m.failures, max(e.RetryAfter, f.refreshAfter))
-		m.retryAhead.Store(time.Now().Add(min(wait, maxAskedPause)).UnixNano())
-	}
-	return e
-}
-
-// obtain logs in.
-func (m *TokenManager) obtain(ctx context.Context, credentials Credentials) (Secret, *Error) {
-	began := time.Now()
-	value, err := Retry(ctx, m.attempts(m.config.Retry.MaxAttempts), func(ctx context.Context) (Secret, error) {
-		req, err := m.obtainRequest(ctx, credentials)
-		return m.exchange(req, err, errCredentialsRefused)
-	})
-	if err != nil {
-		e := tokenError("obtain", ErrObtainFailed, err)
-		m.counters.obtainFailures.Add(1)
-		m.report(e, "ampauth: login failed", time.Since(began))
-		return Secret{}, e
-	}
-	m.counters.obtains.Add(1)
-	m.logger().Info("ampauth: logged in", "outcome", "ok", "elapsed", time.Since(began))
-	return value, nil
-}
-
-// refresh exchanges the token. It ends the old one, so it is sent once: any
-// doubtful end goes on to obtain.
-func (m *TokenManager) refresh(ctx context.Context, token Token) (Secret, *Error) {
-	began := time.Now()
-	value, err := Retry(WithOperation(ctx, MutatingOperation), m.attempts(1), func(ctx context.Context) (Secret, error) {
-		req, err := m.refreshRequest(ctx, token)
-		return m.exchange(req, err, errTokenRefused)
-	})
-	if err != nil {
-		e := tokenError("refresh", ErrRefreshFailed, err)
-		if e.StatusCode == http.StatusNotFound || e.StatusCode == http.StatusMethodNotAllowed {
-			m.noRefresh.Store(true)
-		}
-		m.counters.refreshFailures.Add(1)
-		m.report(e, "ampauth: refresh failed, logging in instead", time.Since(began))
-		return Secret{}, e
-	}
-	m.counters.refreshes.Add(1)
-	m.logger().Info("ampauth: token refreshed", "outcome", "ok", "elapsed", time.Since(began))
-	return value, nil
-}
-
-// attempts is the configuration for at most n attempts, each of which has its
-// clock below, where it starts behind the limiter.
-func (m *TokenManager) attempts(n int) RetryConfig {
-	c := m.config.Retry.WithTimeout(-1)
-	c.MaxAttempts = n
-	return c
-}
-
-// tokenError names the call whose last attempt failed.
-func tokenError(op string, kind, err error) *Error {
-	if t, ok := err.(transient); ok {
-		err = t.error
-	}
-	e := &Error{Op: op, Kind: kind, Err: err}
-	if last, ok := errors.AsType[*Error](err); ok {
-		e.Outcome, e.StatusCode, e.RetryAfter = last.Outcome, last.StatusCode, last.RetryAfter
-		e.Attempts, e.Limit = max(last.Attempts, 1), last.Limit
-		if direct, ok := err.(*Error); ok {
-			said := *direct // once is enough in one message
-			said.Attempts = 0
-			e.Err = &said
-		}
-	}
-	return e
-}
-
-func (m *TokenManager) report(e *Error, message string, elapsed time.Duration) {
-	attributes := []any{"outcome", e.Outcome.String(), "attempts", e.Attempts, "elapsed", elapsed, "error", e.Error()}
-	if errors.Is(e, errCredentialsRefused) {
-		m.logger().Warn("ampauth: the credentials were refused", attributes...)
-		return
-	}
-	level := slog.LevelInfo
-	if e.Attempts > 1 {
-		level = slog.LevelWarn // the attempts are exhausted
-	}
-	m.logger().Log(context.Background(), level, message, attributes...)
 }

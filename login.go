@@ -5,9 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
+	"mime"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/retryafter"
@@ -17,13 +22,26 @@ import (
 const maxLoginAnswer = 64 << 10
 
 var (
-	errCredentialsRefused = errors.New("the credentials were refused: check user name and password")
-	errTokenRefused       = errors.New("the token was refused")
-	errProxyAnswer        = transient{errors.New("the refusal is not JSON, so it is not AMP's: a proxy may have sent it")}
-	errRedirected         = errors.New("the server redirects the call, which is not followed: check BaseURL")
-	errUnexpectedStatus   = errors.New("unexpected status: check BaseURL")
-	errAnswerTooLarge     = errors.New("the answer is larger than 64 KiB")
-	errAnswerNotJSON      = errors.New("the answer is not a JSON object with a token")
+	errLoginProxied     = errors.New("the refusal is not JSON, so it is not AMP's: a proxy may have sent it")
+	errRedirected       = errors.New("the server redirects the call, which is not followed: check BaseURL")
+	errUnexpectedStatus = errors.New("unexpected status: check BaseURL")
+	errAnswerTooLarge   = errors.New("the answer is larger than 64 KiB")
+	errAnswerNotJSON    = errors.New("the answer is not a JSON object with a token")
+)
+
+// refusals are what status 400, 401 or 403 means: in AMP's words, which are JSON, or
+// in those of something on the way.
+type refusals struct{ byAPI, byProxy error }
+
+var (
+	loginRefusals = refusals{
+		byAPI:   fmt.Errorf("%w: check user name and password", ErrCredentialsRefused),
+		byProxy: errLoginProxied,
+	}
+	refreshRefusals = refusals{
+		byAPI:   errors.New("the token was refused"),
+		byProxy: errors.New("the refusal is not JSON: a proxy may have sent it"),
+	}
 )
 
 // transient marks an error as one that another attempt may not have.
@@ -32,6 +50,92 @@ type transient struct{ error }
 func (t transient) Error() string { return causeText(t.error) }
 func (transient) Retryable() bool { return true }
 func (t transient) Unwrap() error { return t.error }
+
+// obtain logs in.
+func (m *TokenManager) obtain(f *flight) (Secret, *Error) {
+	began := time.Now()
+	value, err := Retry(f.ctx, m.attempts(m.config.Retry.MaxAttempts), func(ctx context.Context) (Secret, error) {
+		f.attempts.Add(1)
+		req, err := m.obtainRequest(ctx, f.epoch.credentials)
+		return m.exchange(req, err, loginRefusals)
+	})
+	if err != nil {
+		e := tokenError("obtain", ErrObtainFailed, err)
+		m.report(f, e, &m.counters.obtainFailures, "ampauth: login failed", time.Since(began))
+		return Secret{}, e
+	}
+	m.counters.obtains.Add(1)
+	m.log.InfoContext(f.ctx, "ampauth: logged in", "outcome", "ok", "elapsed", time.Since(began))
+	return value, nil
+}
+
+// refresh exchanges the token. It ends the old one, so it is sent once: any
+// doubtful end goes on to obtain.
+func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
+	began := time.Now()
+	value, err := Retry(WithOperation(f.ctx, MutatingOperation), m.attempts(1), func(ctx context.Context) (Secret, error) {
+		req, err := m.refreshRequest(ctx, token)
+		return m.exchange(req, err, refreshRefusals)
+	})
+	if err != nil {
+		e := tokenError("refresh", ErrRefreshFailed, err)
+		if e.StatusCode == http.StatusNotFound || e.StatusCode == http.StatusMethodNotAllowed {
+			m.noRefresh.Store(true)
+		}
+		m.report(f, e, &m.counters.refreshFailures, "ampauth: refresh failed, logging in instead", time.Since(began))
+		return Secret{}, e
+	}
+	m.counters.refreshes.Add(1)
+	m.log.InfoContext(f.ctx, "ampauth: token refreshed", "outcome", "ok", "elapsed", time.Since(began))
+	return value, nil
+}
+
+// attempts is the configuration for at most n attempts, each of which has its
+// clock below, where it starts behind the limiter.
+func (m *TokenManager) attempts(n int) RetryConfig {
+	c := m.config.Retry.WithTimeout(-1)
+	c.MaxAttempts = n
+	return c
+}
+
+// tokenError names the call whose last attempt failed.
+func tokenError(op string, kind, err error) *Error {
+	if t, ok := err.(transient); ok {
+		err = t.error
+	}
+	e := &Error{Op: op, Kind: kind, Err: err}
+	if last, ok := errors.AsType[*Error](err); ok {
+		e.Outcome, e.StatusCode, e.RetryAfter = last.Outcome, last.StatusCode, last.RetryAfter
+		e.Attempts, e.Limit = max(last.Attempts, 1), last.Limit
+		if direct, ok := err.(*Error); ok {
+			said := *direct // once is enough in one message
+			said.Attempts = 0
+			e.Err = &said
+		}
+	}
+	return e
+}
+
+// report counts and logs a call that failed, unless it was ended: that of a flight
+// whose epoch or time is over says nothing of the server.
+func (m *TokenManager) report(f *flight, e *Error, failures *atomic.Uint64, message string, elapsed time.Duration) {
+	select {
+	case <-f.epoch.ctx.Done():
+		return
+	case <-f.landed:
+		return
+	default:
+	}
+	failures.Add(1)
+	level := slog.LevelInfo
+	switch {
+	case errors.Is(e, ErrCredentialsRefused):
+		level, message = slog.LevelWarn, "ampauth: the credentials were refused"
+	case e.Attempts > 1:
+		level = slog.LevelWarn // the attempts are exhausted
+	}
+	m.log.Log(f.ctx, level, message, "outcome", e.Outcome.String(), "attempts", e.Attempts, "elapsed", elapsed, "error", e.Error())
+}
 
 // obtainRequest makes the login request (AMP: POST /user/obtain_token).
 func (m *TokenManager) obtainRequest(ctx context.Context, c Credentials) (*http.Request, error) {
@@ -82,8 +186,7 @@ func (m *TokenManager) tokenRequest(ctx context.Context, method, path string) (*
 
 // exchange sends one request for a token, straight to the layers below: they
 // follow no redirect and know no cookies.
-// refused is what a refusal of this request means.
-func (m *TokenManager) exchange(req *http.Request, err, refused error) (Secret, error) {
+func (m *TokenManager) exchange(req *http.Request, err error, refused refusals) (Secret, error) {
 	if err != nil {
 		return Secret{}, err
 	}
@@ -92,36 +195,74 @@ func (m *TokenManager) exchange(req *http.Request, err, refused error) (Secret, 
 		return Secret{}, transient{err}
 	}
 	defer resp.Body.Close()
-	if e := statusError(resp, refused); e != nil {
+	if code := resp.StatusCode; code != http.StatusOK && code != http.StatusCreated {
+		e := statusError(resp)
+		if refusesCredentials(code) {
+			e.Err = refused.of(resp)
+		}
 		discard(nil, resp.Body, drainTime)
 		return Secret{}, e
 	}
 	return readToken(resp)
 }
 
-// statusError is the error that a status other than 200 and 201 stands for.
-func statusError(resp *http.Response, refused error) *Error {
+// statusError is the error that a status other than 200 and 201 stands for. What a
+// refusal of the credentials means, the body tells.
+func statusError(resp *http.Response) *Error {
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: resp.StatusCode}
 	switch code := resp.StatusCode; {
-	case code == http.StatusOK, code == http.StatusCreated:
-		return nil
 	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
 		e.RetryAfter, _ = retryafter.Parse(resp.Header, time.Now())
 		if code == http.StatusTooManyRequests {
 			e.Kind, e.Outcome = ErrRateLimited, Rejected
 		}
-	case code >= 500:
-	case code == http.StatusBadRequest, code == http.StatusUnauthorized, code == http.StatusForbidden:
-		e.Err = refused
-		if !isJSON(resp.Header) {
-			e.Err = errProxyAnswer
-		}
+	case code >= 500, refusesCredentials(code):
 	case code >= 300 && code < 400:
 		e.Err = errRedirected
 	default:
 		e.Err = errUnexpectedStatus
 	}
 	return e
+}
+
+// refusesCredentials reports whether AMP answers so to credentials, or a token, that
+// it does not accept.
+func refusesCredentials(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// of tells who refuses. AMP's body is JSON, of whatever type, and says so (RFC 6839
+// for +json).
+func (r refusals) of(resp *http.Response) error {
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if mediaType != "application/json" && !strings.HasSuffix(mediaType, "+json") {
+		return transient{r.byProxy}
+	}
+	buffer := make([]byte, maxLoginAnswer+1)
+	defer clear(buffer) // it may repeat what was sent
+	n, err := readAnswer(resp.Body, buffer)
+	switch {
+	case err != nil:
+		return transient{clean(err)}
+	case !json.Valid(buffer[:n]):
+		return transient{r.byProxy}
+	}
+	return r.byAPI
+}
+
+// readAnswer reads the whole of body, as far as buffer has room.
+func readAnswer(body io.Reader, buffer []byte) (n int, err error) {
+	for n < len(buffer) {
+		k, err := body.Read(buffer[n:])
+		n += k
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // readToken reads {"token": "..."} and wipes what it read. Errors of the decoder
@@ -132,16 +273,9 @@ func readToken(resp *http.Response) (Secret, error) {
 	}
 	buffer := make([]byte, maxLoginAnswer+1)
 	defer clear(buffer)
-	n := 0
-	for n < len(buffer) {
-		k, err := resp.Body.Read(buffer[n:])
-		n += k
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return Secret{}, transient{clean(err)}
-		}
+	n, err := readAnswer(resp.Body, buffer)
+	if err != nil {
+		return Secret{}, transient{clean(err)}
 	}
 	if n > maxLoginAnswer {
 		return fault(errAnswerTooLarge)

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ampauth/ampauth"
@@ -221,6 +222,7 @@ func TestUnusableAnswerIsOneClearError(t *testing.T) {
 				if e.Op != "obtain" || e.StatusCode != 200 || e.Attempts != 1 || e.Outcome != ampauth.Answered {
 					t.Errorf("error is %+v", e)
 				}
+				synctest.Wait()
 				if said := fmt.Sprintf("%v %+v %#v", err, err, err) + log.String(); strings.Contains(said, "canary") || strings.Contains(said, "aaaa") {
 					t.Errorf("the answer is echoed: %v", err)
 				}
@@ -467,7 +469,8 @@ func TestRetryAfterOfTheLoginIsWaitedFor(t *testing.T) {
 		"429, seconds": {429, "7", 7 * time.Second},
 		"503, seconds": {503, "7", 7 * time.Second},
 		// The bubble begins on Saturday, 1 January 2000, and so does the server's Date.
-		"429, date": {429, "Sat, 01 Jan 2000 00:00:09 GMT", 9 * time.Second},
+		"429, nearly the cap": {429, "59", 59 * time.Second},
+		"429, date":           {429, "Sat, 01 Jan 2000 00:00:09 GMT", 9 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
@@ -502,15 +505,16 @@ func TestLongRetryAfterPausesLogins(t *testing.T) {
 	for name, test := range map[string]struct {
 		retryAfter string
 		pause      time.Duration
+		retry      ampauth.RetryConfig
 	}{
-		"above the cap":                {"90", 90 * time.Second},
-		"beyond the end of the flight": {"45", 45 * time.Second},
-		"absurd":                       {"99999999999999999999", time.Hour},
+		"above the cap":                {"90", 90 * time.Second, ampauth.RetryConfig{}},
+		"beyond the end of the flight": {"300", 300 * time.Second, ampauth.RetryConfig{MaxRetryAfter: -1}},
+		"absurd":                       {"99999999999999999999", time.Hour, ampauth.RetryConfig{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 				w.Inject(fakeamp.Fault{Route: ampObtain, Status: 429, Header: http.Header{"Retry-After": {test.retryAfter}}})
-				m := w.manager()
+				m := w.manager(func(c *ampauth.Config) { c.Retry = test.retry })
 				took := ampElapsed(func() {
 					_, err := m.Token(t.Context())
 					if e := ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrRateLimited); e.StatusCode != 429 || e.RetryAfter < test.pause {
@@ -627,12 +631,125 @@ func TestRefusedCredentialsAreFinalAndPauseLogins(t *testing.T) {
 	}
 }
 
+// What refuses the credentials is AMP's word: JSON of whatever type, which says so.
+func TestRefusedCredentialsAreToldFromAProxysRefusal(t *testing.T) {
+	for name, test := range map[string]struct {
+		contentType, body string
+		refused           bool
+	}{
+		"object":                 {"application/json", `{"non_field_errors":["no"]}`, true},
+		"array":                  {"application/json", `["no"]`, true},
+		"string":                 {"application/json; charset=utf-8", `"no"`, true},
+		"null":                   {"Application/JSON", "null", true},
+		"number":                 {"application/json;charset", " 42\n", true},
+		"problem":                {"application/problem+json", `{"title":"no"}`, true},
+		"problem, a string":      {"application/problem+json; charset=utf-8", `"no"`, true},
+		"HTML":                   {"text/html", "<html>no</html>", false},
+		"HTML said to be JSON":   {"application/json", "<html>no</html>", false},
+		"JSON said to be HTML":   {"text/html", `{"detail":"no"}`, false},
+		"text":                   {"text/plain", "no", false},
+		"nothing":                {"", "", false},
+		"nothing, as JSON":       {"application/json", "", false},
+		"half of it":             {"application/json", `{"detail":`, false},
+		"more than can be read":  {"application/json", `"` + strings.Repeat("n", 64<<10) + `"`, false},
+		"JSON in its name alone": {"application/json-seq", "1", false},
+	} {
+		for _, status := range []int{400, 401, 403} {
+			t.Run(fmt.Sprint(name, ", ", status), func(t *testing.T) {
+				ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+					w.answerText(ampObtain, status, test.body, "Content-Type", test.contentType)
+					m := w.manager()
+					_, err := m.Token(t.Context())
+					e := ampFailure(t, err, ampauth.ErrObtainFailed)
+					if e.Kind != ampauth.ErrObtainFailed || e.StatusCode != status || errors.Is(err, ampauth.ErrCredentialsRefused) != test.refused {
+						t.Errorf("error is %+v", e)
+					}
+					if test.refused {
+						want := fmt.Sprintf("ampauth: token obtain failed after 1 attempt: request failed: HTTP %d %s: the credentials were refused: check user name and password", status, http.StatusText(status))
+						if err.Error() != want {
+							t.Errorf("it says %q, want %q", err, want)
+						}
+						w.wantSent(1, 0)
+					} else {
+						w.wantSent(3, 0)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The pause of refused credentials is one of those errors as well.
+func TestPauseTellsThatTheCredentialsWereRefused(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 400})
+		m := w.manager()
+		for range 2 {
+			_, err := m.Token(t.Context())
+			ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrCredentialsRefused)
+		}
+		w.wantSent(1, 0)
+	})
+}
+
+// Whatever stands before AMP and refuses: once may be an accident.
+func TestRefusalOfAProxyThatComesAgainPausesLogins(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 403, HTML: true, Times: -1})
+		m := w.manager(func(c *ampauth.Config) { c.Retry.MaxAttempts = 1 })
+		sent := 0
+		for _, pause := range []time.Duration{0, 1, 2, 4, 8, 16, 32, 60, 60} {
+			pause *= time.Second
+			_, err := m.Token(t.Context())
+			if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Attempts != 1 || errors.Is(err, ampauth.ErrCredentialsRefused) {
+				t.Errorf("error is %+v", e)
+			}
+			sent++
+			if pause > 0 {
+				time.Sleep(pause - 1)
+				_, err := m.Token(t.Context())
+				if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.NotSent || e.Attempts != 0 {
+					t.Errorf("just before the end of a pause of %v: %+v", pause, e)
+				}
+				time.Sleep(time.Nanosecond)
+			}
+			w.wantSent(sent, 0)
+		}
+		_ = m.Clear(t.Context())
+		w.ClearFaults()
+		w.token(m)
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 403, HTML: true})
+		_, err := m.Obtain(t.Context())
+		ampFailure(t, err, ampauth.ErrObtainFailed)
+		if _, err := m.Obtain(t.Context()); err != nil {
+			t.Errorf("after a success the first is no reason for a pause: %v", err)
+		}
+	})
+}
+
+// A proxy that refuses a refresh says nothing of logins.
+func TestRefusalOfARefreshByAProxyPausesNoLogin(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		m := w.manager(func(c *ampauth.Config) { c.Retry.MaxAttempts = 1 })
+		w.token(m)
+		for range 3 {
+			w.Inject(fakeamp.Fault{Route: ampRefresh, Status: 403, HTML: true}, fakeamp.Fault{Route: ampObtain, Status: 500})
+			_, err := m.Refresh(t.Context())
+			ampFailure(t, err, ampauth.ErrObtainFailed)
+		}
+		w.wantSent(4, 3)
+		if _, err := m.Obtain(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Each way out of the pause must lead to a login at once.
 func TestPauseAfterRefusedCredentialsEnds(t *testing.T) {
 	right := ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)}
 	for name, end := range map[string]func(*ampauth.TokenManager) error{
 		"Clear":          func(m *ampauth.TokenManager) error { return m.Clear(context.Background()) },
-		"SetCredentials": func(m *ampauth.TokenManager) error { m.SetCredentials(right); return nil },
+		"SetCredentials": func(m *ampauth.TokenManager) error { return m.SetCredentials(right) },
 		"ForceRefresh":   func(m *ampauth.TokenManager) error { _, err := m.ForceRefresh(context.Background()); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -711,6 +828,7 @@ func TestRefusedRefreshIsNotTakenForRefusedCredentials(t *testing.T) {
 		if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.StatusCode != 500 {
 			t.Errorf("error is %+v", e)
 		}
+		synctest.Wait()
 		if found := log.records(t, "ampauth: the credentials were refused"); len(found) > 0 {
 			t.Errorf("the log warns of the credentials: %v", found)
 		}

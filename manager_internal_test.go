@@ -205,8 +205,8 @@ func TestClockThatWasSetBackMakesATokenStale(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m, server := newServedManager(t, lifetime)
 				defer m.Close()
-				m.current.Store(futureSnapshot(m, time.Hour))
-				m.retryAhead.Store(time.Now().Add(2 * time.Hour).UnixNano()) // drawn before, too
+				m.epoch.Load().current.Store(futureSnapshot(m, time.Hour))
+				m.epoch.Load().retryAhead.Store(time.Now().Add(2 * time.Hour).UnixNano()) // drawn before, too
 				token, err := m.Token(t.Context())
 				if err != nil || !token.Value.Equal(SecretFromString("from-the-future")) {
 					t.Errorf("Token = %v", err)
@@ -232,7 +232,7 @@ func TestTokenFromTheFutureIsSaidToEndSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newServedManager(t, 0)
 		defer m.Close()
-		m.current.Store(futureSnapshot(m, time.Hour))
+		m.epoch.Load().current.Store(futureSnapshot(m, time.Hour))
 		if info, ok := m.Info(); !ok || !info.ExpiresSoon || info.IsExpired {
 			t.Errorf("Info = %+v, %v: a refresh is due", info, ok)
 		}
@@ -242,14 +242,14 @@ func TestTokenFromTheFutureIsSaidToEndSoon(t *testing.T) {
 // Between a caller's look at the token and its flight another one may have landed.
 func TestFlightLooksOnceMoreBeforeItLogsIn(t *testing.T) {
 	for name, test := range map[string]struct {
-		f    flight
+		o    order
 		sent int32
 	}{
-		"none or stale":          {flight{purpose: keepFresh}, 0},
-		"another was refused":    {flight{purpose: replace, rejected: SecretFromString("older")}, 0},
-		"just this was refused":  {flight{purpose: replace, rejected: SecretFromString("a")}, 1},
-		"the caller wants it so": {flight{purpose: logIn}, 1},
-		"the caller wants a new": {flight{purpose: refreshFirst}, 1},
+		"none or stale":          {order{purpose: keepFresh}, 0},
+		"another was refused":    {order{purpose: replace, rejected: Token{Value: SecretFromString("older")}}, 0},
+		"just this was refused":  {order{purpose: replace, rejected: Token{Value: SecretFromString("a")}}, 1},
+		"the caller wants it so": {order{purpose: logIn}, 1},
+		"the caller wants a new": {order{purpose: refreshFirst}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, server := newServedManager(t, 0)
@@ -258,13 +258,38 @@ func TestFlightLooksOnceMoreBeforeItLogsIn(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := SecretFromString([]string{"a", "b"}[test.sent])
-			if token, err := m.await(t.Context(), test.f); err != nil || !token.Value.Equal(want) {
+			if token, err := m.await(t.Context(), test.o); err != nil || !token.Value.Equal(want) {
 				t.Errorf("the flight: %v, or another token than expected", err)
 			}
 			if n := server.served.Load() - 1; n != test.sent {
 				t.Errorf("%d requests, want %d", n, test.sent)
 			}
 		})
+	}
+}
+
+func TestFlightTimeHasRoomForAllThatIsConfigured(t *testing.T) {
+	const s = time.Second
+	for name, test := range map[string]struct {
+		retry  RetryConfig
+		stored bool
+		want   time.Duration
+	}{
+		"default":              {RetryConfig{}, false, 162 * s}, // a refresh, 3 attempts, 2 waits of 61 s
+		"with a store":         {RetryConfig{}, true, 178 * s},
+		"for tests":            {RetryConfigForTests(), false, 15*s + 60*s + 100*time.Millisecond},
+		"the least":            {RetryConfig{MaxAttempts: 1}, false, 30 * s},
+		"long attempts":        {RetryConfig{MaxAttempts: 2, Timeout: 60 * s}, false, 241 * s},
+		"endless attempts":     {RetryConfig{MaxAttempts: 2, Timeout: -1}, false, 241 * s},
+		"long backoff":         {RetryConfig{MaxAttempts: 2, MaxDelay: 100 * s}, false, 130 * s},
+		"no cap":               {RetryConfig{MaxAttempts: 2, MaxRetryAfter: -1}, false, 91 * s},
+		"a thousand attempts":  {RetryConfig{MaxAttempts: 1001}, false, 71020 * s},
+		"more than there is":   {RetryConfig{MaxAttempts: math.MaxInt, Timeout: math.MaxInt64}, true, math.MaxInt64},
+		"too long for a store": {RetryConfig{MaxAttempts: 1, Timeout: math.MaxInt64/2 - 1}, true, math.MaxInt64},
+	} {
+		if got := flightTime(test.retry, test.stored); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
 	}
 }
 
@@ -275,8 +300,8 @@ func TestClockThatWasSetBackDoesNotStretchTheHoldOff(t *testing.T) {
 		defer m.Close()
 		s := futureSnapshot(m, 24*time.Hour)
 		m.mu.Lock()
-		m.current.Store(s)
-		m.strikes = 1
+		m.epoch.Load().current.Store(s)
+		m.epoch.Load().renewals = 1
 		m.mu.Unlock()
 		time.Sleep(maxHoldOff)
 		token, err := m.Renew(t.Context(), s.token)

@@ -28,12 +28,13 @@ type Secret struct {
 }
 
 type secretBuffer struct {
-	mu        sync.Mutex // guards all below but header
+	mu        sync.Mutex // guards all below but header and user
 	content   []byte
 	borrowers int  // calls of Expose that are under way
 	destroyed bool // content is wiped, or will be by the last borrower
 
 	header atomic.Pointer[headerValue]
+	user   string // whose token it is; set by a manager before anybody else has it, "" elsewhere
 }
 
 // A headerValue is what an Authorization header carries. It is made once for a

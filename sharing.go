@@ -13,64 +13,63 @@ const lookAgain = 2 * time.Second
 
 // shareToken is a flight of a manager with a store: load, lock, load again, decide,
 // log in, save, unlock. A token that is still valid never waits for the lock.
-func (m *TokenManager) shareToken(ctx context.Context, f *flight, credentials Credentials) (Token, error) {
-	key, err := NewStoreKey(m.config.BaseURL, credentials.Username)
+func (m *TokenManager) shareToken(f *flight) (Token, error) {
+	key, err := NewStoreKey(m.config.BaseURL, f.epoch.credentials.Username)
 	if err != nil {
-		token, _, err := m.getToken(ctx, f, credentials)
+		token, _, err := m.getToken(f)
 		return token, err
 	}
-	if token, ok := m.adopt(ctx, f, key); ok {
+	if token, ok := m.adopt(f, key); ok {
 		return token, nil
 	}
 	if f.held != nil {
 		if f.purpose == replace {
-			_ = m.stored.deleteIf(ctx, key, f.rejected)
+			_ = m.stored.deleteIf(f.ctx, key, f.rejected.Value)
 		}
 		return Token{}, f.held
 	}
-	current := m.current.Load()
+	current := f.epoch.current.Load()
 	served := current != nil && !current.token.IsExpired() && f.purpose == keepFresh
-	unlock, lock := m.stored.lock(ctx, key, !served)
+	unlock, lock := m.stored.lock(f.ctx, key, !served)
 	defer unlock()
 	switch lock {
 	case lockTaken:
-		m.retryAhead.Store(time.Now().Add(lookAgain + jitter(lookAgain)).UnixNano())
+		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + jitter(lookAgain)).UnixNano())
 		return current.token, nil
 	case locked, lockLost:
-		if token, ok := m.adopt(ctx, f, key); ok {
+		if token, ok := m.adopt(f, key); ok {
 			return token, nil
 		}
 	}
 	if f.purpose == replace {
-		_ = m.stored.deleteIf(ctx, key, f.rejected) // lest anybody take it up again
+		_ = m.stored.deleteIf(f.ctx, key, f.rejected.Value) // so that nobody takes it up again
 	}
 	// A refresh ends the token of all who share it: not without telling them.
 	f.unlocked = lock == lockLost
-	token, kept, err := m.getToken(ctx, f, credentials)
+	token, kept, err := m.getToken(f)
 	if err == nil && kept && !f.unlocked { // without the lock it could be older than what is there
-		_ = m.stored.save(ctx, key, token)
-		if m.overtaken(f) { // by a Clear, which may not have seen it, or other credentials
-			_ = m.stored.deleteIf(ctx, key, token.Value)
-		}
+		m.saveToken(f, key, token)
 	}
 	return token, err
 }
 
-// overtaken reports whether what happened since the flight began must not be undone
-// by it.
-func (m *TokenManager) overtaken(f *flight) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return f.epoch != m.epoch && !m.closed
+// saveToken stores a new token. What ends the epoch does not end that: a Save that is
+// left alone may still come to pass, after the Clear that should have undone it.
+func (m *TokenManager) saveToken(f *flight, key StoreKey, token Token) {
+	ctx := f.logsOf(m.ctx)
+	_ = m.stored.save(ctx, key, token)
+	if f.epoch.over() && ctx.Err() == nil { // not by Close, which undoes nothing
+		_ = m.stored.deleteIf(ctx, key, token.Value)
+	}
 }
 
 // adopt takes the stored token if that is what the flight is for, or what it should
 // go on from.
-func (m *TokenManager) adopt(ctx context.Context, f *flight, key StoreKey) (Token, bool) {
+func (m *TokenManager) adopt(f *flight, key StoreKey) (Token, bool) {
 	if f.purpose == logIn {
 		return Token{}, false
 	}
-	loaded, err := m.stored.load(ctx, key)
+	loaded, err := m.stored.load(f.ctx, key)
 	if err != nil || loaded.IsExpired() {
 		return Token{}, false
 	}
@@ -79,26 +78,25 @@ func (m *TokenManager) adopt(ctx context.Context, f *flight, key StoreKey) (Toke
 		loaded.ObtainedAt = now // by the clock of another machine it is later
 	}
 	s := m.snapshotOf(loaded)
-	current := m.current.Load()
+	s.adopted = true
+	current := f.epoch.current.Load()
 	switch {
 	case s.token.IsExpired():
 		return Token{}, false
 	case f.purpose == replace:
 		// What is older than a refused token was refused before.
-		if loaded.Value.Equal(f.rejected) || later(f.rejectedAt, loaded.ObtainedAt, now) {
+		if loaded.Value.Equal(f.rejected.Value) || later(f.rejected.ObtainedAt, loaded.ObtainedAt, now) {
 			return Token{}, false
 		}
 	case current != nil && !current.token.IsExpired() && !later(loaded.ObtainedAt, current.token.ObtainedAt, now):
 		return Token{}, false
 	}
-	f.adopting = true
 	token, kept := m.install(f, s)
-	f.adopting = false
-	if !kept { // it was refused as well, or is another user's by now
+	if !kept { // it was refused as well, or the epoch is over
 		return Token{}, false
 	}
 	m.counters.adoptions.Add(1)
-	m.logger().Info("ampauth: took the stored token", "age", s.token.Age().Round(time.Second))
+	m.log.InfoContext(f.ctx, "ampauth: took the stored token", "age", s.token.Age().Round(time.Second))
 	return token, f.purpose != refreshFirst
 }
 
@@ -114,13 +112,9 @@ func later(a, b, now time.Time) bool {
 	return a.Unix() > b.Unix()
 }
 
-// clearStore removes the stored token of the current account, also one that Load
-// does not take.
-func (m *TokenManager) clearStore(ctx context.Context) error {
-	m.mu.Lock()
-	username := m.credentials.Username
-	m.mu.Unlock()
-	key, err := NewStoreKey(m.config.BaseURL, username)
+// clearStore removes the stored token of a user, also one that Load does not take.
+func (m *TokenManager) clearStore(ctx context.Context, user string) error {
+	key, err := NewStoreKey(m.config.BaseURL, user)
 	if err != nil {
 		return nil // nothing was ever stored for it
 	}

@@ -13,9 +13,14 @@ import (
 type snapshot struct {
 	token                           Token
 	obtainedAt, refreshAt, expireAt int64
+	adopted                         bool        // it comes from the store
 	repeated                        bool        // it is the refused token once more
 	accepted                        atomic.Bool // the API has accepted the token
 }
+
+// proven reports whether the API has shown that s is worth something. What
+// was refused before proves nothing by being accepted elsewhere.
+func (s *snapshot) proven() bool { return s.accepted.Load() && !s.repeated }
 
 // fresh reports whether the token is due neither by its end nor because the clock
 // was set back to before it was obtained.

@@ -20,6 +20,9 @@ const (
 	// who wait for a holder that hangs do not log in as a herd. To log in beside it
 	// costs a login, and no more.
 	lockTime = 10 * time.Second
+	// storeTimes is what all calls of a flight can take: two of Load and two of
+	// DeleteIf, Save, the lock and its release.
+	storeTimes = lockTime + 6*storeTime
 )
 
 // storage is the store of a TokenManager, with what it does wrong kept away: each
@@ -51,7 +54,7 @@ func (s *storage) load(ctx context.Context, k StoreKey) (Token, error) {
 		}
 		return nil
 	})
-	s.report("load", err)
+	s.report(ctx, "load", err)
 	return token, err
 }
 
@@ -79,7 +82,7 @@ func (s *storage) save(ctx context.Context, k StoreKey, token Token) (err error)
 		return err // destroyed meanwhile
 	}
 	_, err = bounded(s, ctx, storeTime, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.store.Save(ctx, k, token) }, nil)
-	s.report("save", err)
+	s.report(ctx, "save", err)
 	return err
 }
 
@@ -87,7 +90,7 @@ func (s *storage) deleteIf(ctx context.Context, k StoreKey, rejected Secret) err
 	_, err := bounded(s, ctx, storeTime, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.store.DeleteIf(ctx, k, rejected)
 	}, nil)
-	s.report("delete", err)
+	s.report(ctx, "delete", err)
 	return err
 }
 
@@ -151,7 +154,7 @@ func (s *storage) lock(ctx context.Context, k StoreKey, wait bool) (unlock func(
 	case err == nil && got.unlock == nil:
 		err = errNoUnlock
 	}
-	s.report("lock", err)
+	s.report(ctx, "lock", err)
 	if err != nil {
 		return nothing, lockLost
 	}
@@ -207,13 +210,13 @@ type leftStore struct{ error }
 func (e *leftStore) Unwrap() error { return e.error }
 
 // report writes a fault to the log, once until that sort of call works again.
-func (s *storage) report(call string, err error) {
+func (s *storage) report(ctx context.Context, call string, err error) {
 	_, left := errors.AsType[*leftStore](err)
 	if left || errors.Is(err, errResting) || errors.Is(err, context.Canceled) || err != nil && !isFault(err) {
 		return // says nothing of the store
 	}
 	if fault, news := s.note(call, err); news {
-		s.logger.Warn("ampauth: the token store is of no use", "reason", fault)
+		s.logger.WarnContext(ctx, "ampauth: the token store is of no use", "reason", fault)
 	}
 }
 

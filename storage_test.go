@@ -504,13 +504,12 @@ func TestClearDuringTheSaveStoresNothing(t *testing.T) {
 	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 		store := &faultyStore{memoryStore: newMemoryStore(), save: func(context.Context) error { time.Sleep(500 * time.Millisecond); return nil }}
 		m := w.manager(storedIn(store))
-		var wg sync.WaitGroup
-		wg.Go(func() { w.token(m) })
-		time.Sleep(100 * time.Millisecond)
+		_, _ = m.Token(ampWithin(t, 50*time.Millisecond))
+		time.Sleep(50 * time.Millisecond)
 		if err := m.Clear(t.Context()); err != nil {
 			t.Error(err)
 		}
-		wg.Wait()
+		time.Sleep(time.Second)
 		if _, ok := w.stored(store); ok {
 			t.Error("the Save brought the token back")
 		}
@@ -531,6 +530,7 @@ func TestFaultsOfTheStoreAreToldOnce(t *testing.T) {
 			w.Revoke("issuer")
 			time.Sleep(time.Minute)
 		}
+		synctest.Wait()
 		if n := strings.Count(records.String(), "token store"); n != 1 {
 			t.Errorf("%d records, want 1:\n%s", n, records.String())
 		}
@@ -627,6 +627,7 @@ func TestFaultOfTheStoreIsAMissAndOneRecord(t *testing.T) {
 						t.Errorf("three requests took %v", took)
 					}
 					w.wantSent(3, 0)
+					synctest.Wait()
 					text := records.String()
 					if n := strings.Count(text, "token store is of no use"); n != 1 {
 						t.Errorf("%d records tell of the fault, want 1:\n%s", n, text)
@@ -693,7 +694,7 @@ func TestStoredTokenOfAnotherAccountIsNotUsed(t *testing.T) {
 			t.Error("it got the token of another account")
 		}
 		w.wantSent(2, 0)
-		other.SetCredentials(ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)})
+		_ = other.SetCredentials(ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)})
 		if !w.token(other).Value.Equal(ampauth.SecretFromString(w.Token("issuer"))) {
 			t.Error("after a change of user it has not the token of that account")
 		}
@@ -803,13 +804,12 @@ func TestClearDuringALoginStoresNothing(t *testing.T) {
 		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: 10 * time.Second})
 		store := newMemoryStore()
 		m := w.manager(storedIn(store))
-		var wg sync.WaitGroup
-		wg.Go(func() { w.token(m) })
-		time.Sleep(time.Second)
+		_, _ = m.Token(ampWithin(t, 500*time.Millisecond))
+		time.Sleep(500 * time.Millisecond)
 		if err := m.Clear(t.Context()); err != nil {
 			t.Error(err)
 		}
-		wg.Wait()
+		time.Sleep(20 * time.Second)
 		if _, ok := w.stored(store); ok {
 			t.Error("the login brought the token back")
 		}

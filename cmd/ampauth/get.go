@@ -26,7 +26,7 @@ API_RETRY_MAX_DELAY_MS and API_REQUEST_TIMEOUT_SECONDS if you like; AMP_TOKEN_DI
 AMP_TOKEN_PERSISTENCE=true to keep the token between runs.
 
 Exit codes: 0 answered 2xx, 1 error or any other answer, 2 usage,
-4 not authenticated (the login was refused, or the answer is 401 or 403).
+4 not authenticated (AMP refused user name and password, or the answer is 401 or 403).
 `
 
 func runGet(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -110,14 +110,10 @@ func fetch(ctx context.Context, client *ampauth.Client, target string, stdout, s
 	return code
 }
 
-// codeOf tells a refused login from all other errors.
+// codeOf tells a login that AMP refused from all other errors.
 func codeOf(err error) int {
-	e, ok := errors.AsType[*ampauth.Error](err)
-	if ok && e.Kind == ampauth.ErrObtainFailed {
-		switch e.StatusCode {
-		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-			return exitNotAuthenticated
-		}
+	if errors.Is(err, ampauth.ErrCredentialsRefused) {
+		return exitNotAuthenticated
 	}
 	return exitError
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -139,6 +140,16 @@ func TestGetTellsWhoIsNotAuthenticated(t *testing.T) {
 			fake, _ := configure(t)
 			fake.Inject(fakeamp.Fault{Route: "POST /user/obtain_token", Status: status})
 			if got := get(t, t.Context(), "/assets"); got.code != 4 || got.stdout != "" {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	for _, status := range []int{400, 401, 403} {
+		t.Run(fmt.Sprint("a proxy answers the login ", status), func(t *testing.T) {
+			fake, _ := configure(t)
+			fake.Inject(fakeamp.Fault{Route: "POST /user/obtain_token", Status: status, HTML: true, Times: -1})
+			got := get(t, t.Context(), "/assets")
+			if got.code != 1 || got.stdout != "" || !strings.Contains(got.stderr, "a proxy may have sent it") {
 				t.Errorf("%+v", got)
 			}
 		})
