@@ -16,18 +16,19 @@ import (
 // below see and the body that the caller reads. It is also where a RetryTransport
 // and the AuthTransport below it meet, however many layers stand between them.
 //
-// The caller holds it, and errors and contexts lead to it, so nothing in it leads to
-// what is sent, which may get the token.
+// The caller holds it, and errors and contexts lead to it. What is sent has the token,
+// and so have the buffers of net/http behind a response's body. So an attempt leads to
+// them by an atomic.Pointer alone, which no printer and no comparison follows.
 type attempt struct {
 	context.Context // the caller's, or one that the attempt's clock ends
 
-	body io.ReadCloser // the response's, once the caller has it
+	caller *http.Request                // the caller's request, which nobody below can change
+	whole  atomic.Pointer[sending]      // what it is a part of
+	notes  atomic.Pointer[attemptNotes] // made by the first who has something to note
 
-	caller *http.Request // the caller's request, which nobody below can change
-
-	number  int32       // from 1
-	over    atomic.Bool // it was released: its context did not end by the caller or the clock
-	status  int16       // of the response, once the caller has it
+	number  int32         // from 1
+	state   atomic.Uint32 // whether it was released, and whose token it was sent with
+	status  int16         // of the response, once the caller has it
 	mutates bool
 	traced  bool // what net/http tells of its connections is listened to
 	apart   bool // wants a connection that no other request was on
@@ -39,9 +40,20 @@ type attempt struct {
 	limit  time.Duration
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
+}
 
-	report atomic.Pointer[tokenReport]  // of the AuthTransport below, if there is something to tell
-	trace  atomic.Pointer[attemptTrace] // made when somebody below asks for it
+// A sending is an attempt, what it sends, and what comes back, in one allocation.
+type sending struct {
+	attempt
+	request http.Request
+	value   [1]string     // of the Authorization field, if an AuthTransport is right below
+	body    io.ReadCloser // the response's, once the caller has it
+}
+
+// attemptNotes are what those below have to tell.
+type attemptNotes struct {
+	report atomic.Pointer[tokenReport]  // of the AuthTransport, if there is something to tell
+	trace  atomic.Pointer[attemptTrace] // made when somebody asks for it
 }
 
 // An attemptTrace hears what net/http tells of the attempt's connections.
@@ -50,19 +62,61 @@ type attemptTrace struct {
 	context.Context // the attempt's, with the trace
 }
 
-// A sending is an attempt and what it sends, in one allocation.
-type sending struct {
-	attempt
-	request http.Request
-	value   [1]string // of the Authorization field, if an AuthTransport is right below
-}
-
 // A tokenReport says why there was no token, or that the API did not accept it, and
 // then who can replace it.
 type tokenReport struct {
 	none  error
 	token Token
 	auth  *AuthTransport
+}
+
+// note returns the attempt's notes, to write to.
+func (a *attempt) note() *attemptNotes {
+	if a.notes.Load() == nil {
+		a.notes.CompareAndSwap(nil, new(attemptNotes))
+	}
+	return a.notes.Load()
+}
+
+func (a *attempt) trace() *attemptTrace {
+	if notes := a.notes.Load(); notes != nil {
+		return notes.trace.Load()
+	}
+	return nil
+}
+
+func (a *attempt) report() *tokenReport {
+	if notes := a.notes.Load(); notes != nil {
+		return notes.report.Load()
+	}
+	return nil
+}
+
+// The state of an attempt: that it was released, so that its context did not end by
+// the caller or the clock, and above that the number of a user.
+const (
+	stateOver     = 1
+	stateUserFrom = 1
+)
+
+func (a *attempt) over() bool { return a.state.Load()&stateOver != 0 }
+
+// user is the number of the user whose token the attempt was sent with, or an earlier
+// one of the call; 0 if it had none that a manager gave.
+func (a *attempt) user() uint32 { return a.state.Load() >> stateUserFrom }
+
+// sendsAs takes note of whose token the attempt is sent with. If an earlier attempt of
+// the call was sent as another user, that is an error.
+func (a *attempt) sendsAs(token Token) *Error {
+	user := userNumber(token)
+	if a == nil || user == 0 {
+		return nil
+	}
+	if before := a.user(); before != 0 && before != user {
+		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: errOtherUser}
+	}
+	a.state.Or(user << stateUserFrom)
+	return nil
 }
 
 type attemptKey struct{}
@@ -96,12 +150,12 @@ func (a *attempt) Value(key any) any {
 	if key == (attemptKey{}) {
 		return a
 	}
-	trace := a.trace.Load()
+	trace := a.trace()
 	if trace == nil && key == conntrace.Key && a.traced {
 		trace = new(attemptTrace)
 		trace.Listener, trace.Context = conntrace.Listen(a.Context, a.caller.URL)
-		if !a.trace.CompareAndSwap(nil, trace) {
-			trace = a.trace.Load()
+		if notes := a.note(); !notes.trace.CompareAndSwap(nil, trace) {
+			trace = notes.trace.Load()
 		}
 	}
 	if trace != nil {
@@ -160,6 +214,8 @@ func newAttempt(c *call) *sending {
 		limit:   c.config.timeoutOf(c.operation),
 	}}
 	a := &s.attempt
+	a.whole.Store(s)
+	a.state.Store(c.user << stateUserFrom)
 	a.apart = a.mutates || c.apart
 	// A layer may leave its own call of a mutation behind; and a call that has a clock
 	// ends with its last attempt.
@@ -175,20 +231,20 @@ func newAttempt(c *call) *sending {
 
 // connected reports whether the attempt is known to have had a connection.
 func (a *attempt) connected() bool {
-	trace := a.trace.Load()
+	trace := a.trace()
 	return trace != nil && trace.Had()
 }
 
 // answeredOnce reports whether an answer is the answer to the one try that was made.
 // Over somebody else's layers only the trace can tell that.
 func (a *attempt) answeredOnce() bool {
-	trace := a.trace.Load()
+	trace := a.trace()
 	return a.own || trace != nil && trace.AnsweredOnce()
 }
 
 // refusal returns the report of a token that the API did not accept, or nil.
 func (a *attempt) refusal() *tokenReport {
-	if r := a.report.Load(); r != nil && r.none == nil {
+	if r := a.report(); r != nil && r.none == nil {
 		return r
 	}
 	return nil
@@ -196,7 +252,7 @@ func (a *attempt) refusal() *tokenReport {
 
 // tokenless returns why there was no token for the request, or nil.
 func (a *attempt) tokenless() error {
-	if r := a.report.Load(); r != nil {
+	if r := a.report(); r != nil {
 		return r.none
 	}
 	return nil
@@ -228,7 +284,7 @@ func (a *attempt) release() {
 	if a == nil {
 		return
 	}
-	a.over.Store(true)
+	a.state.Or(stateOver)
 	if a.cancel != nil {
 		a.pause()
 		a.cancel(nil)
@@ -245,13 +301,13 @@ func (a *attempt) keep(resp *http.Response) {
 	conn, writable := resp.Body.(io.ReadWriteCloser)
 	switch {
 	case resp.StatusCode == http.StatusSwitchingProtocols && writable:
-		resp.Body = &switchedBody{conn, a}
+		resp.Body = &switchedBody{hiddenConn{hideBody(conn), func() io.Writer { return conn }}, a}
 	case resp.Body == http.NoBody:
 		a.release()
 	default:
-		a.body, a.status = resp.Body, int16(resp.StatusCode)
+		a.whole.Load().body, a.status = resp.Body, int16(resp.StatusCode)
 		if resp.ProtoMajor == 2 && hasBody(a.caller) && a.Done() != nil {
-			a.body = endWith(a, resp.Body)
+			a.whole.Load().body = endWith(a, resp.Body)
 		}
 		resp.Body = (*boundBody)(a)
 	}
@@ -294,12 +350,12 @@ func (b *endingBody) close() error {
 // A switchedBody is the connection of a 101. It can be written to, and its Close
 // frees the attempt.
 type switchedBody struct {
-	io.ReadWriteCloser
+	hiddenConn
 	a *attempt
 }
 
 func (b *switchedBody) Close() error {
-	err := b.ReadWriteCloser.Close()
+	err := b.hiddenConn.Close()
 	b.a.release()
 	return err
 }
@@ -310,11 +366,11 @@ type boundBody attempt
 // Read reads from the body; an error other than io.EOF is an *Error that is
 // Answered, since the response is there.
 func (b *boundBody) Read(p []byte) (int, error) {
-	n, err := b.body.Read(p)
+	a := (*attempt)(b)
+	n, err := a.whole.Load().body.Read(p)
 	if err == nil {
 		return n, nil
 	}
-	a := (*attempt)(b)
 	if err != io.EOF {
 		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err), repeat: always}
 		if a.mutates {
@@ -322,7 +378,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 		}
 		if a.timedOut() {
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
-		} else if !a.over.Load() {
+		} else if !a.over() {
 			e.blame(a.Context)
 		}
 		err = e
@@ -333,7 +389,8 @@ func (b *boundBody) Read(p []byte) (int, error) {
 
 // Close closes the body and ends the attempt.
 func (b *boundBody) Close() error {
-	err := b.body.Close()
-	(*attempt)(b).release()
+	a := (*attempt)(b)
+	err := a.whole.Load().body.Close()
+	a.release()
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,6 +114,38 @@ func (b *aheadBody) Read(p []byte) (int, error) {
 }
 
 func (b *aheadBody) Close() error { return b.rest.Close() }
+
+// A hiddenBody is a body that no printer gets into: behind that of net/http are the
+// buffers that a request with its token was written through.
+type hiddenBody struct{ body func() io.ReadCloser }
+
+func hideBody(body io.ReadCloser) hiddenBody {
+	return hiddenBody{func() io.ReadCloser { return body }}
+}
+
+func (h hiddenBody) Read(p []byte) (int, error) { return h.body().Read(p) }
+func (h hiddenBody) Close() error               { return h.body().Close() }
+
+// A hiddenConn is the same of the connection of a 101.
+type hiddenConn struct {
+	hiddenBody
+	writer func() io.Writer
+}
+
+func (h hiddenConn) Write(p []byte) (int, error) { return h.writer().Write(p) }
+
+// hideInside hides the body of a response.
+func hideInside(resp *http.Response) {
+	body := resp.Body
+	if reflect.TypeOf(body).Size() == 0 {
+		return // there is nothing in it, as in http.NoBody
+	}
+	if conn, ok := body.(io.Writer); ok && resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Body = hiddenConn{hideBody(body), func() io.Writer { return conn }}
+		return
+	}
+	resp.Body = hideBody(body)
+}
 
 // emptyBody stands in for the body of a mutation that has none. net/http repeats
 // requests without a body by itself; it does not repeat this one.

@@ -28,6 +28,7 @@ type call struct {
 	replayed bool    // the one replay after a refused token was made
 	earlier  Outcome // of the attempts before this one, the furthest
 	before   error   // what ended one of them
+	user     uint32  // whose token one of them was sent with
 
 	// Reasons to send it otherwise.
 	detour     bool // over another transport: errHTTP2
@@ -144,7 +145,7 @@ func (c *call) try(r *result) {
 		// net/http waits for a Read of the body, whatever the context says. Whatever the
 		// body is that exists once (a pipe, a file, a connection), Close ends its Read.
 		context.AfterFunc(a, func() {
-			if !a.over.Load() {
+			if !a.over() {
 				_ = body.Close()
 			}
 		})
@@ -152,6 +153,16 @@ func (c *call) try(r *result) {
 	if c.unexpected {
 		s.request.Header = s.request.Header.Clone()
 		s.request.Header.Del("Expect")
+	}
+	base := c.t.base()
+	auth, ok := base.(*AuthTransport)
+	lowest := base
+	if ok {
+		lowest = baseOrDefault(auth.Base)
+	}
+	_, a.direct = lowest.(*http.Transport)
+	if a.login && !a.direct {
+		s.request.GetBody = nil // so that a layer which follows redirects does not take the password along
 	}
 	if c.operation == MutatingOperation {
 		// As in masked, and here, where it takes no copy of the request.
@@ -175,13 +186,6 @@ func (c *call) try(r *result) {
 	}()
 	var resp *http.Response
 	var err error
-	base := c.t.base()
-	auth, ok := base.(*AuthTransport)
-	lowest := base
-	if ok {
-		lowest = baseOrDefault(auth.Base)
-	}
-	_, a.direct = lowest.(*http.Transport)
 	if ok {
 		resp, err = auth.roundTrip(&s.request, a, &s.value)
 	} else {
@@ -190,6 +194,9 @@ func (c *call) try(r *result) {
 	returned = true
 	r.attempt, r.resp, r.err = a, resp, err
 	c.judge(r)
+	if r.outcome != NotSent {
+		c.user = a.user()
+	}
 	if logged {
 		c.logAttempt(r, time.Since(began))
 	}

@@ -13,8 +13,24 @@ type Client struct {
 	*http.Client
 	Tokens *TokenManager
 
-	retry *RetryTransport
+	retry hiddenTransport
 }
+
+// A hiddenTransport is a RetryTransport that no printer gets into: the buffers of
+// net/http, in which a password or token was sent, are behind it.
+type hiddenTransport struct{ retry func() *RetryTransport }
+
+func hideTransport(t *RetryTransport) hiddenTransport {
+	return hiddenTransport{func() *RetryTransport { return t }}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (h hiddenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return h.retry().RoundTrip(req)
+}
+
+// CloseIdleConnections is for http.Client's.
+func (h hiddenTransport) CloseIdleConnections() { h.retry().CloseIdleConnections() }
 
 // NewClient returns a client for the account of cfg. It sends nothing yet: the
 // first request logs in. A faulty configuration is an error that Is [ErrConfig]
@@ -24,7 +40,7 @@ func NewClient(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	base, owned := lowerLayers(cfg)
-	tokens := newTokenManager(cfg, base, owned)
+	tokens := newTokenManager(cfg, base, owned != nil)
 	retry := &RetryTransport{
 		Base:     &AuthTransport{Base: base, Source: tokens},
 		Retry:    cfg.Retry,
@@ -36,21 +52,21 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.HTTPClient != nil {
 		*client = *cfg.HTTPClient
 	}
-	client.Transport = retry
+	client.Transport = hideTransport(retry)
 	// http.Client puts a text in place of the error that its Timeout cuts off.
 	retry.timeout, client.Timeout = client.Timeout, 0
 	theirs := client.CheckRedirect
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		return checkRedirect(cfg.Classify, theirs, req, via)
 	}
-	return &Client{Client: client, Tokens: tokens, retry: retry}, nil
+	return &Client{Client: client, Tokens: tokens, retry: hideTransport(retry)}, nil
 }
 
 // Stats returns what happened so far.
 func (c *Client) Stats() Stats {
 	var s Stats
 	c.Tokens.counters.addTo(&s)
-	c.retry.counters.addTo(&s)
+	c.retry.retry().counters.addTo(&s)
 	return s
 }
 
@@ -59,7 +75,7 @@ func (c *Client) Stats() Stats {
 // closed if the client made them, not those of Config.HTTPClient.
 func (c *Client) Close() error {
 	err := c.Tokens.Close()
-	if c.Tokens.owned != nil {
+	if c.Tokens.owned {
 		c.retry.CloseIdleConnections()
 	}
 	return err

@@ -154,7 +154,7 @@ func (e *Error) advice() string {
 		return "it was not sent"
 	case e.Outcome == Unprocessed, e.Outcome == Rejected:
 		return "it was not performed"
-	case e.repeat == never && e.Outcome == Answered:
+	case e.repeat == never && e.Outcome == Answered && e.StatusCode/100 != 3:
 		return "it was answered, and only the rest of the answer is missing: do not send it again"
 	}
 	return ""

@@ -48,11 +48,11 @@ func (c *call) heldBack(last *result, d time.Duration) *Error {
 
 // failure makes an *Error of the error of the last attempt.
 func (c *call) failure(r *result) error {
-	if c.earlier == NotSent && r.outcome == NotSent {
+	if c.earlier == NotSent && r.final && r.outcome != Ambiguous {
 		if r.attempt.tokenless() != nil {
 			return r.err
 		}
-		if ours, ok := r.err.(*Error); ok && r.final {
+		if ours, ok := r.err.(*Error); ok && ours.Outcome == r.outcome {
 			return ours
 		}
 	}

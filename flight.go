@@ -393,7 +393,7 @@ func (m *TokenManager) refreshes(p purpose) bool {
 // it, or just this token was refused; then only the waiters get it.
 func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) {
 	e, value := f.epoch, s.token.Value
-	value.ref().user = e.credentials.Username
+	value.ref().user, value.ref().number = e.credentials.Username, e.number
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f.done || e.over() {
@@ -411,6 +411,7 @@ func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) 
 	kept = !slices.ContainsFunc(e.refused, value.Equal)
 	if s.repeated || kept {
 		e.current.Store(s)
+		m.known.note(value)
 	}
 	return s.token, kept && !s.repeated
 }

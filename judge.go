@@ -30,6 +30,13 @@ func (c *call) judge(r *result) {
 		if resp.Body == nil {
 			resp.Body = http.NoBody
 		}
+		if former := followedBelow(resp, c.req); former != nil && (a.mutates || a.login) {
+			// It is the answer to something else.
+			_ = resp.Body.Close()
+			r.err = &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: former.StatusCode, Attempts: c.number, Err: errFollowsRedirects, repeat: never}
+			r.resp, r.outcome, r.final = nil, Answered, true
+			return
+		}
 		r.outcome = statusOutcome(resp, c.expects)
 		// The report could be of an earlier try, by a layer between that tries again.
 		if code := resp.StatusCode; code == http.StatusUnauthorized || code == http.StatusForbidden {
@@ -115,7 +122,7 @@ func (a *attempt) errorOutcome(err error, begun bool) Outcome {
 	if covered, ok := err.(*cleaned); ok {
 		err = covered.err() // by the AuthTransport below
 	}
-	trace := a.trace.Load()
+	trace := a.trace()
 	switch {
 	case !a.traced:
 		if refusedStream(err) {

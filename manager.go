@@ -31,8 +31,8 @@ type TokenManager struct {
 	config     Config
 	origin     origin
 	scheme     string
-	wire       *RetryTransport // one attempt: limiter, connection split, clean errors
-	owned      *http.Transport // closed with the manager; nil if the user brought it
+	wire       hiddenTransport // one attempt: limiter, connection split, clean errors
+	owned      bool            // the transport below is closed with the manager: the user did not bring it
 	stored     *storage        // nil if there is no store
 	log        *slog.Logger    // keeps what a flight says until it has landed
 	flightTime time.Duration   // bounds a flight with all its attempts and waits
@@ -45,8 +45,10 @@ type TokenManager struct {
 	ctx    context.Context // of all epochs; ends with Close
 	stop   context.CancelFunc
 
-	mu     sync.Mutex // guards closed and what an epoch says; never held while talking to the network, a store or a logger
+	mu     sync.Mutex // guards all below but counters, and what an epoch says; never held while talking to the network, a store or a logger
 	closed bool
+	users  map[string]uint32 // the numbers of all users that there were
+	known  issuedTokens
 
 	counters tokenCounters
 }
@@ -58,10 +60,10 @@ func NewTokenManager(cfg Config) (*TokenManager, error) {
 		return nil, err
 	}
 	base, owned := lowerLayers(cfg)
-	return newTokenManager(cfg, base, owned), nil
+	return newTokenManager(cfg, base, owned != nil), nil
 }
 
-func newTokenManager(cfg Config, base http.RoundTripper, owned *http.Transport) *TokenManager {
+func newTokenManager(cfg Config, base http.RoundTripper, owned bool) *TokenManager {
 	timeout := cfg.Retry.resolved().Timeout
 	m := &TokenManager{
 		config:     cfg,
@@ -70,17 +72,20 @@ func newTokenManager(cfg Config, base http.RoundTripper, owned *http.Transport) 
 		log:        flightLogger(cfg.Logger),
 		flightTime: flightTime(cfg.Retry, cfg.Store != nil),
 		turn:       make(chan struct{}, 1),
-		wire: &RetryTransport{
-			Base: base,
-			// More attempts and the pauses are the flight's. A refresh is a mutation.
-			Retry:   RetryConfig{MaxAttempts: 1, Timeout: timeout, MutationTimeout: timeout, MaxRetryAfter: 1},
-			Limiter: cfg.Limiter,
-			login:   true,
-		},
+		users:      make(map[string]uint32),
+	}
+	wire := &RetryTransport{
+		Base: base,
+		// More attempts and the pauses are the flight's. A refresh is a mutation.
+		Retry:   RetryConfig{MaxAttempts: 1, Timeout: timeout, MutationTimeout: timeout, MaxRetryAfter: 1},
+		Limiter: cfg.Limiter,
+		login:   true,
 	}
 	if cfg.Logger != nil {
-		m.wire.Logger = m.log
+		wire.Logger = m.log
 	}
+	m.wire = hideTransport(wire)
+	m.config.HTTPClient = nil // whose connections hold what was sent
 	m.origin, _ = parseOrigin(cfg.BaseURL, cfg.AllowHTTP)
 	if cfg.Store != nil {
 		m.stored = &storage{store: cfg.Store, logger: m.log}
@@ -324,7 +329,7 @@ func (m *TokenManager) Close() error {
 	for _, value := range refused {
 		value.Destroy()
 	}
-	if m.owned != nil {
+	if m.owned {
 		m.wire.CloseIdleConnections()
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 // refresh, replace or hand out what belongs to another user.
 type epoch struct {
 	credentials Credentials
+	number      uint32          // of the user, from 1; see userNumber
 	ctx         context.Context // of its flights; ends with it
 	end         context.CancelFunc
 
@@ -28,9 +29,12 @@ type epoch struct {
 	renewals int      // renewals since the API last accepted a token
 }
 
-// newEpoch makes an epoch that has not begun.
+// newEpoch makes an epoch that has not begun; m.mu must be held once m is in use.
 func (m *TokenManager) newEpoch(credentials Credentials) *epoch {
-	e := &epoch{credentials: credentials, flights: make(map[flightKey]*flight)}
+	if m.users[credentials.Username] == 0 {
+		m.users[credentials.Username] = uint32(len(m.users)) + 1
+	}
+	e := &epoch{credentials: credentials, number: m.users[credentials.Username], flights: make(map[flightKey]*flight)}
 	e.ctx, e.end = context.WithCancel(m.ctx)
 	return e
 }
@@ -62,6 +66,14 @@ func userOf(token Token) *string {
 		return nil
 	}
 	return &token.Value.ref().user
+}
+
+// userNumber is the number that a manager gave the user whose token it is, or 0.
+func userNumber(token Token) uint32 {
+	if token.Value.ref == nil {
+		return 0
+	}
+	return token.Value.ref().number
 }
 
 // allowLogins ends every reason not to log in; the manager's mu must be held.

@@ -80,6 +80,18 @@ func (t *RetryTransport) refuseRedirect(req *http.Request) error {
 	return notFollowed(req, errNotFollowed)
 }
 
+// followedBelow returns the first redirect that a layer below has followed by itself to
+// get resp as the answer to req, or nil.
+func followedBelow(resp *http.Response, req *http.Request) *http.Response {
+	var first *http.Response
+	for at := resp.Request; at != nil && at.Response != nil && at.Response != req.Response; at = at.Response.Request {
+		first = at.Response
+	}
+	return first
+}
+
+var errFollowsRedirects = errors.New("a layer below follows redirects by itself, which takes a request where it must not go: have it return them, as CheckRedirect does with http.ErrUseLastResponse")
+
 // A redirectBody is the body of a redirect. http.Client gives it to the request that
 // follows, within Request.Response, so that this one learns what it is a part of.
 type redirectBody struct {

@@ -28,13 +28,14 @@ type Secret struct {
 }
 
 type secretBuffer struct {
-	mu        sync.Mutex // guards all below but header and user
+	mu        sync.Mutex // guards all below but header, user and number
 	content   []byte
 	borrowers int  // calls of Expose that are under way
 	destroyed bool // content is wiped, or will be by the last borrower
 
 	header atomic.Pointer[headerValue]
 	user   string // whose token it is; set by a manager before anybody else has it, "" elsewhere
+	number uint32 // of that user; 0 if there is none
 }
 
 // A headerValue is what an Authorization header carries. It is made once for a

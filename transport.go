@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"html"
 	"net/http"
+	"net/url"
 	"runtime"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,8 +20,9 @@ import (
 // others: redirects to another scheme, host or port leave without it. Most
 // callers want [NewClient], which stacks it with a [RetryTransport].
 //
-// A request that already has an Authorization header is passed on as it is. When
-// the API refuses the token (status 401, or 403 with one of the texts of Django
+// A request that already has an Authorization header is passed on as it is, unless
+// that holds a token of the Source, when it is a *TokenManager: a generated client that
+// was fed from there is renewed like any other. When the API refuses the token (status 401, or 403 with one of the texts of Django
 // REST framework for it) a RetryTransport above renews it and sends the request
 // again. Without one the renewal is started, nobody waits for it, and the caller
 // gets the refusal: the next request has the new token.
@@ -29,7 +31,10 @@ import (
 // the response's Request is the caller's own. It is safe for concurrent use and
 // must not be changed or copied once used.
 type AuthTransport struct {
-	// Base sends the requests. If nil, http.DefaultTransport.
+	// Base sends the requests. If nil, http.DefaultTransport. It must not follow
+	// redirects by itself, as an http.Client does that is wrapped into a RoundTripper:
+	// a token that it took elsewhere is gone. Once that is seen, by the Request of a
+	// response, there is an error that Is [ErrConfig], and no token is sent any more.
 	Base http.RoundTripper
 
 	// Source yields the tokens. Required. If it is a Renewer, refused tokens are
@@ -54,6 +59,7 @@ type AuthTransport struct {
 	fault  error
 
 	split    split
+	follows  atomic.Bool // the Base was seen to follow a redirect by itself
 	renewing atomic.Bool // a renewal by a foreign Renewer is under way that nobody waits for
 }
 
@@ -70,8 +76,8 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *[1]string) (*http.Response, error) {
 	t.once.Do(t.resolve)
 	base := baseOrDefault(t.Base)
-	if a != nil && a.report.Load() != nil {
-		a.report.Store(nil) // a layer between tries again by itself
+	if a != nil && a.report() != nil {
+		a.note().report.Store(nil) // a layer between tries again by itself
 	}
 	switch {
 	case t.fault != nil:
@@ -88,11 +94,17 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *[1]string)
 	if !t.admits(req) {
 		return t.split.roundTrip(base, req, a)
 	}
-	header, theirs := withoutAuthorization(req.Header)
+	header, theirs := t.withoutAuthorization(req.Header)
 	if theirs {
 		return t.split.roundTrip(base, req, a)
 	}
+	if t.follows.Load() {
+		return nil, notSent(req, a, followsRedirects(NotSent))
+	}
 	token, value, err := t.authorization(req.Context(), a)
+	if err == nil {
+		err = a.sendsAs(token)
+	}
 	if err != nil {
 		return nil, notSent(req, a, err)
 	}
@@ -109,22 +121,21 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *[1]string)
 	case resp.Body == nil:
 		resp.Body = http.NoBody
 	}
+	if followedBelow(resp, req) != nil {
+		t.follows.Store(true)
+		_ = resp.Body.Close()
+		return nil, followsRedirects(Ambiguous)
+	}
 	resp.Request = caller
 	t.inspect(resp, token, a)
+	if a == nil { // otherwise the RetryTransport above does so
+		hideInside(resp)
+	}
 	return resp, nil
 }
 
-// hasLocationsCredential reports whether http.Client made the Authorization field of
-// req out of the user information in the Location that led to it. A server has written
-// that: it is no credential of the caller's.
-func hasLocationsCredential(req *http.Request) bool {
-	if req.Response == nil || req.URL.User == nil {
-		return false
-	}
-	made := http.Request{Header: make(http.Header)}
-	password, _ := req.URL.User.Password()
-	made.SetBasicAuth(req.URL.User.Username(), password)
-	return req.Header.Get("Authorization") == made.Header.Get("Authorization")
+func followsRedirects(outcome Outcome) *Error {
+	return &Error{Op: "request", Kind: ErrConfig, Outcome: outcome, Err: errFollowsRedirects}
 }
 
 // CloseIdleConnections forwards to the base, and its clone for mutations.
@@ -159,75 +170,6 @@ func (t *AuthTransport) resolve() {
 	if !isWord(t.scheme) {
 		t.fault = configFault("AuthTransport.Scheme", "", "is not an authentication scheme")
 	}
-}
-
-// admits reports whether the request goes to the origin. The Host header counts
-// as well: a server may route by it.
-func (t *AuthTransport) admits(req *http.Request) bool {
-	return t.origin.admits(req.URL.Scheme, req.URL.Host) &&
-		(req.Host == "" || req.Host == req.URL.Host || t.origin.admits(req.URL.Scheme, req.Host))
-}
-
-// withoutAuthorization copies h but for empty Authorization fields. theirs reports
-// that the caller set one that is not empty; then there is no copy. The spelling of
-// the key is the caller's.
-func withoutAuthorization(h http.Header) (copied http.Header, theirs bool) {
-	empty, spare := false, false
-	for key, values := range h {
-		if isAuthorization(key) {
-			for _, v := range values {
-				if v != "" {
-					return nil, true
-				}
-			}
-			empty = true
-		}
-		spare = spare || len(values) < cap(values)
-	}
-	if h == nil || len(h) == mapGroup {
-		// A clone would be full, and grow with the next field. This one has room.
-		copied = make(http.Header, len(h)+1)
-		maps.Copy(copied, h)
-	} else {
-		copied = maps.Clone(h)
-	}
-	if spare {
-		// Cut to their length, so that an append below does not write into the caller's.
-		for key, values := range copied {
-			copied[key] = slices.Clip(values)
-		}
-	}
-	if empty {
-		maps.DeleteFunc(copied, func(key string, _ []string) bool { return isAuthorization(key) })
-	}
-	return copied, false
-}
-
-// mapGroup is the number of entries that a map keeps without a table.
-const mapGroup = 8
-
-func isAuthorization(key string) bool {
-	const name = "Authorization"
-	return len(key) == len(name) && strings.EqualFold(key, name)
-}
-
-// authorized returns req with another header, and value in it: a copy, or req itself
-// if own is given. The value belongs to this request alone, since a layer below may
-// edit it in place.
-func authorized(req *http.Request, header http.Header, value string, own *[1]string) *http.Request {
-	if own != nil {
-		own[0] = value
-		header["Authorization"] = own[:]
-		req.Header = header
-		return req
-	}
-	copied := &struct {
-		request http.Request
-		value   [1]string
-	}{*req, [1]string{value}}
-	header["Authorization"] = copied.value[:]
-	copied.request.Header = header
-	return &copied.request
 }
 
 // authorization returns a token and the header value made of it.
@@ -294,17 +236,25 @@ func notSent(req *http.Request, a *attempt, err error) error {
 		_ = req.Body.Close()
 	}
 	if a != nil {
-		a.report.Store(&tokenReport{none: err})
+		a.note().report.Store(&tokenReport{none: err})
 	}
 	return err
 }
 
-// withoutToken hides the text of an error that shows the token, as that of a
-// server which echoes headers in its status line.
+// withoutToken hides the text of an error that shows the token, as that of a server
+// which echoes headers in its status line. What quotes it may have escaped it.
 func (t *AuthTransport) withoutToken(err error, token Token) error {
 	shows := false
 	_ = token.Value.Expose(func(b []byte) error {
-		shows = strings.Contains(err.Error(), string(b))
+		text, raw := err.Error(), string(b)
+		quoted := strconv.Quote(raw)
+		encoded, _ := json.Marshal(raw) // of a string it cannot fail
+		for _, form := range []string{
+			raw, quoted[1 : len(quoted)-1], string(encoded[1 : len(encoded)-1]),
+			url.QueryEscape(raw), url.PathEscape(raw), html.EscapeString(raw),
+		} {
+			shows = shows || strings.Contains(text, form)
+		}
 		return nil
 	})
 	if shows {
@@ -322,7 +272,7 @@ func (t *AuthTransport) inspect(resp *http.Response, token Token, a *attempt) {
 		}
 	case !refusesToken(resp):
 	case a != nil:
-		a.report.Store(&tokenReport{token: token, auth: t})
+		a.note().report.Store(&tokenReport{token: token, auth: t})
 	default:
 		t.renewSoon(token)
 	}

@@ -1,0 +1,113 @@
+package ampauth
+
+import (
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// admits reports whether the request goes to the origin, by all that names a host on
+// the wire: the URL, the Host field, by which a server may route, and the request line.
+func (t *AuthTransport) admits(req *http.Request) bool {
+	return t.origin.admits(req.URL.Scheme, req.URL.Host) &&
+		(req.Host == "" || req.Host == req.URL.Host || t.origin.admits(req.URL.Scheme, req.Host)) &&
+		req.Method != http.MethodConnect && t.admitsTarget(req.URL)
+}
+
+// admitsTarget judges the request line (RFC 9112 3.2), which says where a request goes
+// if it is no path.
+func (t *AuthTransport) admitsTarget(u *url.URL) bool {
+	if u.Opaque == "" && (u.Path == "" || u.Path[0] == '/') {
+		return true
+	}
+	target := u.RequestURI()
+	if target == "*" || target[0] == '/' {
+		return true
+	}
+	named, err := url.Parse(target)
+	return err == nil && t.origin.admits(named.Scheme, named.Host)
+}
+
+// withoutAuthorization copies h but for Authorization fields that do not count: empty
+// ones, and those that hold a token of the manager's own, which a generated client may
+// have been given for its security scheme. theirs reports that the caller set another
+// one; then there is no copy. The spelling of the key is the caller's.
+func (t *AuthTransport) withoutAuthorization(h http.Header) (copied http.Header, theirs bool) {
+	found, spare := false, false
+	for key, values := range h {
+		if isAuthorization(key) {
+			for _, v := range values {
+				if v != "" && !t.ownToken(v) {
+					return nil, true
+				}
+			}
+			found = true
+		}
+		spare = spare || len(values) < cap(values)
+	}
+	if h == nil || len(h) == mapGroup {
+		// A clone would be full, and grow with the next field. This one has room.
+		copied = make(http.Header, len(h)+1)
+		maps.Copy(copied, h)
+	} else {
+		copied = maps.Clone(h)
+	}
+	if spare {
+		// Cut to their length, so that an append below does not write into the caller's.
+		for key, values := range copied {
+			copied[key] = slices.Clip(values)
+		}
+	}
+	if found {
+		maps.DeleteFunc(copied, func(key string, _ []string) bool { return isAuthorization(key) })
+	}
+	return copied, false
+}
+
+// ownToken reports whether the value of an Authorization field is the manager's.
+func (t *AuthTransport) ownToken(value string) bool {
+	manager, ok := t.Source.(*TokenManager)
+	return ok && manager.issued(value)
+}
+
+// mapGroup is the number of entries that a map keeps without a table.
+const mapGroup = 8
+
+func isAuthorization(key string) bool {
+	const name = "Authorization"
+	return len(key) == len(name) && strings.EqualFold(key, name)
+}
+
+// authorized returns req with another header, and value in it: a copy, or req itself
+// if own is given. The value belongs to this request alone, since a layer below may
+// edit it in place.
+func authorized(req *http.Request, header http.Header, value string, own *[1]string) *http.Request {
+	if own != nil {
+		own[0] = value
+		header["Authorization"] = own[:]
+		req.Header = header
+		return req
+	}
+	copied := &struct {
+		request http.Request
+		value   [1]string
+	}{*req, [1]string{value}}
+	header["Authorization"] = copied.value[:]
+	copied.request.Header = header
+	return &copied.request
+}
+
+// hasLocationsCredential reports whether http.Client made the Authorization field of
+// req out of the user information in the Location that led to it. A server has written
+// that: it is no credential of the caller's.
+func hasLocationsCredential(req *http.Request) bool {
+	if req.Response == nil || req.URL.User == nil {
+		return false
+	}
+	made := http.Request{Header: make(http.Header)}
+	password, _ := req.URL.User.Password()
+	made.SetBasicAuth(req.URL.User.Username(), password)
+	return req.Header.Get("Authorization") == made.Header.Get("Authorization")
+}
