@@ -215,7 +215,9 @@ func newAttempt(c *call) *sending {
 	}}
 	a := &s.attempt
 	a.whole.Store(s)
-	a.state.Store(c.user << stateUserFrom)
+	if c.user != 0 {
+		a.state.Store(c.user << stateUserFrom)
+	}
 	a.apart = a.mutates || c.apart
 	// A layer may leave its own call of a mutation behind; and a call that has a clock
 	// ends with its last attempt.
@@ -284,8 +286,8 @@ func (a *attempt) release() {
 	if a == nil {
 		return
 	}
-	a.state.Or(stateOver)
 	if a.cancel != nil {
+		a.state.Or(stateOver)
 		a.pause()
 		a.cancel(nil)
 	}

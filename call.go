@@ -22,6 +22,7 @@ type call struct {
 	bodies    bodySource
 	body      io.ReadCloser // for the next attempt
 	sent      *sentBody     // of the attempt, if it is a mutation
+	header    headerFacts
 
 	number   int     // of the attempt, from 1
 	retries  int     // attempts that count against MaxAttempts, but the first
@@ -60,13 +61,14 @@ func (c *call) prepare() error {
 	if c.t.fault != nil {
 		return c.t.fault
 	}
-	if err := sendable(c.req); err != nil {
+	facts, err := sendable(c.req)
+	if err != nil {
 		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: err, repeat: never}
 	}
 	if err := c.t.refuseRedirect(c.req); err != nil {
 		return err
 	}
-	c.config = &c.t.config
+	c.config, c.header = &c.t.config, facts
 	c.operation = operationOf(c.t.Classify, c.req)
 	c.bound()
 	return nil
@@ -187,7 +189,7 @@ func (c *call) try(r *result) {
 	var resp *http.Response
 	var err error
 	if ok {
-		resp, err = auth.roundTrip(&s.request, a, &s.value)
+		resp, err = auth.roundTrip(&s.request, a, &ownRequest{&s.value, c.header})
 	} else {
 		resp, err = c.t.split.roundTrip(base, &s.request, a)
 	}
@@ -358,10 +360,12 @@ func (c *call) renew(r *result) bool {
 // finish turns the last result into what the caller gets.
 func (c *call) finish(r *result) (*http.Response, error) {
 	c.closeBody()
-	if why := ended(c.ctx); why != nil && r.refusal != nil && r.outcome == Rejected {
-		_ = r.resp.Body.Close() // the caller left while its token was renewed
-		r.attempt.release()
-		return nil, c.left(r, why)
+	if r.refusal != nil && r.outcome == Rejected {
+		if why := ended(c.ctx); why != nil {
+			_ = r.resp.Body.Close() // the caller left while its token was renewed
+			r.attempt.release()
+			return nil, c.left(r, why)
+		}
 	}
 	if r.resp == nil {
 		r.attempt.release()

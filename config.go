@@ -179,14 +179,7 @@ func passwordRule(password Secret) (rule string) {
 
 // isWord reports whether s is a token of RFC 9110 5.6.2.
 func isWord(s string) bool {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0:
-			return false
-		}
-	}
-	return s != ""
+	return s != "" && kindsOf(s)&notInWord == 0
 }
 
 func isPath(s string) bool {

@@ -30,6 +30,7 @@ func TestRequestThatCanNeverBeSentIsFinalAtOnce(t *testing.T) {
 		"method":                       {func(r *http.Request) { r.Method = "PO ST" + secret }, "method"},
 		"no host":                      {func(r *http.Request) { r.URL.Host = "" }, "no host"},
 		"query":                        {func(r *http.Request) { r.URL.RawQuery = secret + "\n" }, "URL"},
+		"tab in a query":               {func(r *http.Request) { r.URL.RawQuery = secret + "\t" }, "URL"},
 		"length without a body":        {func(r *http.Request) { r.Body, r.GetBody, r.ContentLength = nil, nil, 7 }, "ContentLength"},
 		"no URL":                       {func(r *http.Request) { r.URL = nil }, "no URL"},
 		"no header map":                {func(r *http.Request) { r.Header = nil }, "header map"},

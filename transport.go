@@ -71,9 +71,15 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.roundTrip(req, attemptOf(req), nil)
 }
 
-// roundTrip sends req, which belongs to the attempt a, if any. Where own is given,
-// nobody else has req, so that no other copy is needed, and own holds the value.
-func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *[1]string) (*http.Response, error) {
+// An ownRequest is what a RetryTransport right above says of a request: nobody else has
+// it, so that no other copy is needed.
+type ownRequest struct {
+	value  *[1]string // holds the value of the Authorization field
+	header headerFacts
+}
+
+// roundTrip sends req, which belongs to the attempt a, if any. own may be nil.
+func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest) (*http.Response, error) {
 	t.once.Do(t.resolve)
 	base := baseOrDefault(t.Base)
 	if a != nil && a.report() != nil {
@@ -94,7 +100,7 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *[1]string)
 	if !t.admits(req) {
 		return t.split.roundTrip(base, req, a)
 	}
-	header, theirs := t.withoutAuthorization(req.Header)
+	header, theirs := t.withoutAuthorization(req.Header, own)
 	if theirs {
 		return t.split.roundTrip(base, req, a)
 	}

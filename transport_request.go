@@ -34,18 +34,19 @@ func (t *AuthTransport) admitsTarget(u *url.URL) bool {
 // ones, and those that hold a token of the manager's own, which a generated client may
 // have been given for its security scheme. theirs reports that the caller set another
 // one; then there is no copy. The spelling of the key is the caller's.
-func (t *AuthTransport) withoutAuthorization(h http.Header) (copied http.Header, theirs bool) {
-	found, spare := false, false
-	for key, values := range h {
-		if isAuthorization(key) {
-			for _, v := range values {
-				if v != "" && !t.ownToken(v) {
-					return nil, true
-				}
+func (t *AuthTransport) withoutAuthorization(h http.Header, own *ownRequest) (copied http.Header, theirs bool) {
+	var facts headerFacts
+	if own != nil {
+		facts = own.header
+	} else {
+		facts = factsOf(h)
+	}
+	if facts.authorization {
+		for key, values := range h {
+			if isAuthorization(key) && slices.ContainsFunc(values, func(v string) bool { return v != "" && !t.ownToken(v) }) {
+				return nil, true
 			}
-			found = true
 		}
-		spare = spare || len(values) < cap(values)
 	}
 	if h == nil || len(h) == mapGroup {
 		// A clone would be full, and grow with the next field. This one has room.
@@ -54,13 +55,13 @@ func (t *AuthTransport) withoutAuthorization(h http.Header) (copied http.Header,
 	} else {
 		copied = maps.Clone(h)
 	}
-	if spare {
+	if facts.spare {
 		// Cut to their length, so that an append below does not write into the caller's.
 		for key, values := range copied {
 			copied[key] = slices.Clip(values)
 		}
 	}
-	if found {
+	if facts.authorization {
 		maps.DeleteFunc(copied, func(key string, _ []string) bool { return isAuthorization(key) })
 	}
 	return copied, false
@@ -83,10 +84,10 @@ func isAuthorization(key string) bool {
 // authorized returns req with another header, and value in it: a copy, or req itself
 // if own is given. The value belongs to this request alone, since a layer below may
 // edit it in place.
-func authorized(req *http.Request, header http.Header, value string, own *[1]string) *http.Request {
+func authorized(req *http.Request, header http.Header, value string, own *ownRequest) *http.Request {
 	if own != nil {
-		own[0] = value
-		header["Authorization"] = own[:]
+		own.value[0] = value
+		header["Authorization"] = own.value[:]
 		req.Header = header
 		return req
 	}
