@@ -92,14 +92,25 @@ func (a *attempt) report() *tokenReport {
 	return nil
 }
 
-// The state of an attempt: that it was released, so that its context did not end by
-// the caller or the clock, and above that the number of a user.
+// The state of an attempt: flags, and above them the number of a user.
 const (
-	stateOver     = 1
-	stateUserFrom = 1
+	stateOver      = 1 << iota // it was released: its context did not end by the caller or the clock
+	stateSent                  // an AuthTransport has sent it
+	stateElsewhere             // an answer came to a request that is out of the attempt's sight
+	stateUserFrom  = iota
 )
 
-func (a *attempt) over() bool { return a.state.Load()&stateOver != 0 }
+func (a *attempt) is(flag uint32) bool { return a.state.Load()&flag != 0 }
+
+func (a *attempt) over() bool { return a.is(stateOver) }
+
+// checkAnswer takes note of an answer to a request that a layer below has taken out of
+// the attempt's context, and so out of its trace.
+func (a *attempt) checkAnswer(resp *http.Response) {
+	if a != nil && a.mutates && resp.Request != nil && attemptFrom(resp.Request.Context()) != a {
+		a.state.Or(stateElsewhere)
+	}
+}
 
 // user is the number of the user whose token the attempt was sent with, or an earlier
 // one of the call; 0 if it had none that a manager gave.
@@ -108,14 +119,18 @@ func (a *attempt) user() uint32 { return a.state.Load() >> stateUserFrom }
 // sendsAs takes note of whose token the attempt is sent with. If an earlier attempt of
 // the call was sent as another user, that is an error.
 func (a *attempt) sendsAs(token Token) *Error {
+	if a == nil {
+		return nil
+	}
 	user := userNumber(token)
-	if a == nil || user == 0 {
+	if user == 0 {
+		a.state.Or(stateSent)
 		return nil
 	}
 	if before := a.user(); before != 0 && before != user {
 		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: errOtherUser}
 	}
-	a.state.Or(user << stateUserFrom)
+	a.state.Or(user<<stateUserFrom | stateSent)
 	return nil
 }
 
@@ -241,7 +256,7 @@ func (a *attempt) connected() bool {
 // Over somebody else's layers only the trace can tell that.
 func (a *attempt) answeredOnce() bool {
 	trace := a.trace()
-	return a.own || trace != nil && trace.AnsweredOnce()
+	return a.own || trace != nil && trace.AnsweredOnce() && !a.is(stateElsewhere)
 }
 
 // refusal returns the report of a token that the API did not accept, or nil.
@@ -374,9 +389,12 @@ func (b *boundBody) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if err != io.EOF {
-		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err), repeat: always}
-		if a.mutates {
+		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err)}
+		switch {
+		case a.mutates:
 			e.repeat = never
+		case !a.over() && (a.Context.Err() == nil || a.timedOut()):
+			e.repeat = always // nobody left or closed it
 		}
 		if a.timedOut() {
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}

@@ -154,7 +154,7 @@ type emptyBody struct{}
 func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
 func (emptyBody) Close() error             { return nil }
 
-// A sentBody is the body of a mutation, which notes whether anybody began to read it.
+// A sentBody is the body of a request that is not safe. It notes whether anybody began to read it.
 type sentBody struct {
 	io.ReadCloser
 	begun atomic.Bool

@@ -21,7 +21,7 @@ type call struct {
 	operation Operation
 	bodies    bodySource
 	body      io.ReadCloser // for the next attempt
-	sent      *sentBody     // of the attempt, if it is a mutation
+	sent      *sentBody     // of the attempt, where it matters whether it was read
 	header    headerFacts
 
 	number   int     // of the attempt, from 1
@@ -68,6 +68,7 @@ func (c *call) prepare() error {
 	if err := c.t.refuseRedirect(c.req); err != nil {
 		return err
 	}
+	c.follow()
 	c.config, c.header = &c.t.config, facts
 	c.operation = operationOf(c.t.Classify, c.req)
 	c.bound()
@@ -172,6 +173,8 @@ func (c *call) try(r *result) {
 		if !hasBody(&s.request) {
 			s.request.Body = emptyBody{}
 		}
+	}
+	if a.traced && hasBody(&s.request) {
 		c.sent = &sentBody{ReadCloser: s.request.Body}
 		s.request.Body = c.sent
 	}

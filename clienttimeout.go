@@ -12,7 +12,12 @@ type clientTimeout struct {
 	limit time.Duration
 }
 
-func (clientTimeout) Error() string { return "the http.Client's Timeout ran out" }
+func (e clientTimeout) Error() string {
+	if e.limit == 0 {
+		return "the http.Client's Timeout, or the context's deadline, is about to run out"
+	}
+	return "the http.Client's Timeout ran out"
+}
 
 // The margin that a mutation leaves to the timer of an http.Client, so that what it
 // ends in is there before the text that http.Client puts in its place.
@@ -27,7 +32,6 @@ const (
 // deadline; that of a context alone comes without Cancel.
 func (c *call) bound() {
 	if limit := c.t.timeout; limit > 0 {
-		c.deadline = deadlineOf(c.req)
 		if c.deadline.IsZero() {
 			c.deadline = time.Now().Add(limit)
 		}

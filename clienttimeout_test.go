@@ -196,7 +196,8 @@ func TestRetryJudgesTheTimeoutOfAPlainClientByItsMethod(t *testing.T) {
 		{"while a body is read, wrapped", wrapped{timeout}, 0, false, false},
 		{"while a body is read that is said to be safe", timeout, ampauth.SafeOperation, true, true},
 		{"another timeout", stubTimeout{}, 0, false, true},
-		{"POST that met no server", &url.Error{Op: "Post", URL: "https://amp.test", Err: &net.OpError{Op: "dial", Err: stubTimeout{}}}, 0, false, true},
+		{"POST that met no server, perhaps behind a redirect", &url.Error{Op: "Post", URL: "https://amp.test", Err: &net.OpError{Op: "dial", Err: stubTimeout{}}}, 0, false, false},
+		{"POST, joined", errors.Join(io.EOF, from("Post", "/assets/issue")), 0, false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx := t.Context()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -255,22 +256,27 @@ func ended(ctx context.Context) error {
 	case clientTimeout:
 		return cause
 	default:
-		if cause == err {
+		if is(cause, err) && is(err, cause) {
 			return err
 		}
 		return &sequence{err, ": ", clean(cause)}
 	}
 }
 
+// is is errors.Is for a target that may not be comparable: that is nothing but itself.
+func is(err, target error) bool {
+	return target != nil && reflect.ValueOf(target).Comparable() && errors.Is(err, target)
+}
+
 // blaming returns err as that of somebody who left because ctx ended, which comes
 // first. While ctx is alive, and where err says it already, that is err.
 func blaming(ctx context.Context, err error) error {
 	end := ended(ctx)
-	if end == nil || errors.Is(err, ctx.Err()) && errors.Is(err, context.Cause(ctx)) {
+	if end == nil || errors.Is(err, ctx.Err()) && is(err, context.Cause(ctx)) {
 		return err
 	}
 	late := ctx.Err() == context.DeadlineExceeded
-	if err == nil || errors.Is(end, err) || late && errors.Is(err, context.Canceled) { // nobody cancelled it
+	if err == nil || is(end, err) || late && errors.Is(err, context.Canceled) { // nobody cancelled it
 		return end
 	}
 	return &sequence{end, ": ", err}
@@ -279,7 +285,7 @@ func blaming(ctx context.Context, err error) error {
 // clean returns err, or, when its text may show what a server or a layer below
 // put into it, an error that is still all that err is but says less.
 func clean(err error) error {
-	if err == nil || causeText(err) == err.Error() {
+	if err == nil || causeText(err) == textOf(err) {
 		return err
 	}
 	if _, ours := err.(*Error); ours {
@@ -355,9 +361,19 @@ func causeText(err error) string {
 		return "malformed answer"
 	}
 	// What net/http advises there, this package has undone on purpose.
-	text, _, _ := strings.Cut(err.Error(), "; define Request.GetBody")
+	text, _, _ := strings.Cut(textOf(err), "; define Request.GetBody")
 	if i := strings.IndexAny(text, "\"?\r\n"); i >= 0 {
 		return strings.TrimSpace(text[:i]) + " ..."
 	}
 	return text
+}
+
+// textOf is err.Error(), which is somebody else's code.
+func textOf(err error) (text string) {
+	defer func() {
+		if recover() != nil {
+			text = fmt.Sprintf("a %T, whose Error method panics", err)
+		}
+	}()
+	return err.Error()
 }

@@ -301,8 +301,7 @@ func TestForeignCauseIsKeptAndItsWordsAreNot(t *testing.T) {
 		}{
 			{"exhausted", "GET", stubScript(stubBreak(test.cause)), context.WithCancel, ampauth.ErrRequestFailed},
 			{"not sent", "POST", stubScript(func(req *http.Request) (*http.Response, error) {
-				stubConnect(req, false)
-				return nil, test.cause
+				return stubUnconnected(test.cause)(req)
 			}), context.WithCancel, ampauth.ErrRequestFailed},
 			{"in doubt", "POST", stubScript(stubBreak(test.cause)), context.WithCancel, ampauth.ErrAmbiguous},
 			{"below an AuthTransport", "GET", auth(stubScript(stubBreak(test.cause))), context.WithCancel, ampauth.ErrRequestFailed},

@@ -2,7 +2,6 @@ package ampauth
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 )
@@ -11,7 +10,7 @@ import (
 // would have before the next.
 func (c *call) left(last *result, why error) *Error {
 	c.closeBody()
-	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: c.number - 1, StatusCode: last.status(), Err: why}
+	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: c.earlier, Attempts: c.number - 1, StatusCode: last.status(), Err: why}
 	if last.attempt != nil {
 		e.Outcome = c.overall(last.outcome)
 		e.Attempts = int(last.attempt.number)
@@ -22,7 +21,7 @@ func (c *call) left(last *result, why error) *Error {
 	} else if _, answer := earlier.(*Error); answer {
 		earlier = nil // StatusCode tells it
 	}
-	if !errors.Is(earlier, why) {
+	if !is(earlier, why) {
 		e.Err = beforeThat(why, earlier)
 	}
 	e.blame(c.ctx)

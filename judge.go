@@ -37,6 +37,7 @@ func (c *call) judge(r *result) {
 			r.resp, r.outcome, r.final = nil, Answered, true
 			return
 		}
+		a.checkAnswer(resp)
 		r.outcome = statusOutcome(resp, c.expects)
 		// The report could be of an earlier try, by a layer between that tries again.
 		if code := resp.StatusCode; code == http.StatusUnauthorized || code == http.StatusForbidden {
@@ -50,24 +51,24 @@ func (c *call) judge(r *result) {
 		c.noteRetryAfter(r)
 		return
 	}
-	begun := c.sent != nil && c.sent.begun.Load()
+	begun := c.begun()
 	inner, ours := errors.AsType[*Error](err)
 	switch none := a.tokenless(); {
 	case none != nil, ours && inner.Outcome == NotSent:
 		// What could be done about it was done below. It proves nothing of other tries.
 		r.final = true
-		if !a.connected() && (!begun || wraps(err, none)) {
+		if !a.connected() && (!begun || wraps(err, none) && !a.is(stateSent)) {
 			r.outcome = NotSent
 		}
 		return
 	case errors.Is(err, errNoResponse): // from an AuthTransport below
 		r.err, r.final = errNoResponse, true
 		return
-	case unknownScheme(c.req, err):
+	case !begun && unknownScheme(c.req, err):
 		r.outcome, r.final = NotSent, true
 		return
 	}
-	r.outcome = a.errorOutcome(err, begun)
+	r.outcome = a.errorOutcome(err, begun, c.unread())
 	r.timedOut = a.timedOut() && c.ctx.Err() == nil
 	r.final = final(err)
 }
@@ -117,8 +118,9 @@ func transientStatus(code int) bool {
 // errorOutcome is the outcome of an attempt that ended in err. The type of the error
 // tells only of an operation that can be repeated in any case. Of another it takes
 // proof: a layer below may have tried more than once, and shows the last error alone.
-// begun says that its body was read from.
-func (a *attempt) errorOutcome(err error, begun bool) Outcome {
+// begun says that somebody began to read the request's body, or may have; unread that
+// it has one, which nobody did, so that the whole of it cannot have been sent.
+func (a *attempt) errorOutcome(err error, begun, unread bool) Outcome {
 	if covered, ok := err.(*cleaned); ok {
 		err = covered.err() // by the AuthTransport below
 	}
@@ -132,12 +134,29 @@ func (a *attempt) errorOutcome(err error, begun bool) Outcome {
 			return NotSent
 		}
 	case trace == nil: // nobody below asked for it
+		if unread && neverConnected(err) {
+			return NotSent
+		}
 	case trace.HadOne() && refusedStream(err):
 		return Unprocessed
-	case a.own && !trace.Had(), trace.Unsent(err, begun):
+	case a.own && !trace.HadAny(), trace.Unsent(err, begun), unread && trace.Waiting():
 		return NotSent
 	}
 	return Ambiguous
+}
+
+// begun reports whether somebody below began to read the request's body, or may have.
+func (c *call) begun() bool {
+	if c.sent == nil {
+		return c.operation == IdempotentOperation // which has none to watch
+	}
+	return c.sent.begun.Load()
+}
+
+// unread reports whether the request has a body that nobody began to read. With an
+// Expect field the header goes ahead.
+func (c *call) unread() bool {
+	return c.sent != nil && !c.sent.begun.Load() && hasBody(c.req) && !c.expects()
 }
 
 // wraps reports whether err is cause, or wraps it in a single line.

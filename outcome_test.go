@@ -178,9 +178,7 @@ func TestMutationThatTimesOutWhileDialingIsSentAgain(t *testing.T) {
 func TestUntypedFailureBeforeAConnectionIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		base := stubScript(func(req *http.Request) (*http.Response, error) {
-			stubConnect(req, false)
-			stubUnused(req)
-			return nil, io.EOF // a TLS handshake that the server closed
+			return stubUnconnected(io.EOF)(req) // a TLS handshake that the server closed
 		})
 		rt := &ampauth.RetryTransport{Base: base}
 		_, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, nil))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +62,7 @@ func mayFollow(classify func(*http.Request) Operation, from, to *http.Request) b
 	if from.URL == nil || to.URL == nil || methodOf(from) != methodOf(to) {
 		return false
 	}
-	if from.URL.Host != "" && operationOf(classify, from) == MutatingOperation { // without a host it was never sent
+	if *from.URL != (url.URL{}) && operationOf(classify, from) == MutatingOperation { // without a URL it was never sent
 		return false
 	}
 	if classify != nil {
@@ -73,11 +74,31 @@ func mayFollow(classify func(*http.Request) Operation, from, to *http.Request) b
 // refuseRedirect is for a stack whose http.Client does not ask CheckRedirect: it is an
 // error if req follows from a redirect that should not be followed.
 func (t *RetryTransport) refuseRedirect(req *http.Request) error {
-	former := req.Response
-	if former == nil || former.Request == nil || mayFollow(t.Classify, former.Request, req) {
+	if !isHop(req) {
 		return nil
 	}
-	return notFollowed(req, errNotFollowed)
+	from := req.Response.Request
+	if body := redirectOf(req); from == nil && body != nil { // a layer above has made the response anew
+		from = body.from
+	}
+	if from == nil && !isRead(req) || from != nil && !mayFollow(t.Classify, from, req) {
+		return notFollowed(req, errNotFollowed)
+	}
+	return nil
+}
+
+func isRead(req *http.Request) bool {
+	return methodOf(req) == http.MethodGet || methodOf(req) == http.MethodHead
+}
+
+// isHop reports whether http.Client sends req because a redirect led to it. One that
+// was sent so before, and is sent again by its caller, is a request of its own.
+func isHop(req *http.Request) bool {
+	if req.Response == nil {
+		return false
+	}
+	body := redirectOf(req)
+	return body == nil || !body.followed.Load()
 }
 
 // followedBelow returns the first redirect that a layer below has followed by itself to
@@ -96,9 +117,10 @@ var errFollowsRedirects = errors.New("a layer below follows redirects by itself,
 // follows, within Request.Response, so that this one learns what it is a part of.
 type redirectBody struct {
 	io.ReadCloser
+	from     *http.Request
 	classify func(*http.Request) Operation
 	deadline time.Time
-	followed atomic.Bool
+	followed atomic.Bool // by a request that it may lead to
 }
 
 func redirectOf(req *http.Request) *redirectBody {
@@ -112,17 +134,20 @@ func redirectOf(req *http.Request) *redirectBody {
 // noteRedirect has a redirect tell of this call.
 func (c *call) noteRedirect(resp *http.Response) {
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "" {
-		resp.Body = &redirectBody{ReadCloser: resp.Body, classify: c.t.Classify, deadline: c.deadline}
+		resp.Body = &redirectBody{ReadCloser: resp.Body, from: c.req, classify: c.t.Classify, deadline: c.deadline}
 	}
 }
 
-// deadlineOf is the deadline of the call that req goes on with by following a
-// redirect, or zero. Who sends the same request later makes another call.
-func deadlineOf(req *http.Request) time.Time {
-	if former := redirectOf(req); former != nil && former.followed.CompareAndSwap(false, true) {
-		return former.deadline
+// follow goes on with the call that a redirect was the answer of, if req follows it.
+func (c *call) follow() {
+	if !isHop(c.req) {
+		return
 	}
-	return time.Time{}
+	c.earlier = Answered
+	if body := redirectOf(c.req); body != nil {
+		body.followed.Store(true)
+		c.deadline = body.deadline
+	}
 }
 
 func methodOf(req *http.Request) string {

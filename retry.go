@@ -91,9 +91,6 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.split.roundTrip(t.base(), req, a) // a RetryTransport above is at work
 	}
 	c := call{t: t, req: req, ctx: ctx, bodies: newBodySource(req), earlier: NotSent}
-	if req.Response != nil {
-		c.earlier = Answered // by the redirect that led here
-	}
 	if err := c.prepare(); err != nil {
 		c.bodies.unused()
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,6 +72,9 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 // ended in err.
 func leftAfter(n int, ctxErr, err error) error {
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: n, Err: ctxErr}
+	if errors.Is(ctxErr, context.DeadlineExceeded) {
+		e.Kind = ErrTimeout
+	}
 	if n > 0 {
 		last, ok := errors.AsType[*Error](err)
 		if e.Outcome = Ambiguous; ok {
@@ -101,27 +105,48 @@ func once[T any](ctx context.Context, timeout time.Duration, op func(context.Con
 	return value, err
 }
 
-// inDoubt reports whether err is a timeout of an http.Client that may have cut off a
-// mutation. It puts a text in place of whatever the layers below said: a *url.Error
-// with the method while it waited for the answer, and then a bare net.Error while the
-// answer was read. ctx may say that a repeat does no harm.
+// inDoubt reports whether err is, or joins, a timeout of an http.Client that may have cut
+// off a mutation. It puts a text in place of whatever the layers below said: a
+// *url.Error with the method while it waited for the answer, and then a bare net.Error
+// while the answer was read. ctx may say that a repeat does no harm.
 func inDoubt(ctx context.Context, err error) bool {
-	if _, ours := errors.AsType[*Error](err); ours {
-		return false // it tells more
-	}
 	op, said := ctx.Value(operationKey{}).(Operation)
 	if said && (op == SafeOperation || op == IdempotentOperation) {
 		return false
 	}
-	if call, ok := errors.AsType[*url.Error](err); ok {
-		method := strings.ToUpper(call.Op)
-		u, parseErr := url.Parse(call.URL)
-		reads := (method == http.MethodGet || method == http.MethodHead) && parseErr == nil && !amproutes.Mutates(method, u)
-		return call.Timeout() && !neverConnected(call.Err) && (said || !reads)
+	return anyOf(err, func(err error) (found, deeper bool) {
+		switch e := err.(type) {
+		case *Error: // it tells more
+			return false, false
+		case *url.Error:
+			if _, ours := errors.AsType[*Error](e.Err); ours {
+				return false, false
+			}
+			method := strings.ToUpper(e.Op)
+			u, parseErr := url.Parse(e.URL)
+			reads := (method == http.MethodGet || method == http.MethodHead) && parseErr == nil && !amproutes.Mutates(method, u)
+			return e.Timeout() && (said || !reads), false
+		case net.Error:
+			bare := errors.Unwrap(e) == nil
+			return bare && e.Timeout() && errors.Is(e, context.DeadlineExceeded) && err != context.DeadlineExceeded, false
+		}
+		return false, true
+	})
+}
+
+// anyOf asks about err and what it wraps or joins.
+func anyOf(err error, ask func(error) (found, deeper bool)) bool {
+	for err != nil {
+		found, deeper := ask(err)
+		if found || !deeper {
+			return found
+		}
+		if several, ok := err.(interface{ Unwrap() []error }); ok {
+			return slices.ContainsFunc(several.Unwrap(), func(err error) bool { return anyOf(err, ask) })
+		}
+		err = errors.Unwrap(err)
 	}
-	e, ok := errors.AsType[net.Error](err)
-	return ok && e.Timeout() && errors.Unwrap(e) == nil &&
-		errors.Is(e, context.DeadlineExceeded) && e != context.DeadlineExceeded
+	return false
 }
 
 // final reports whether no repetition changes err, or none may be tried.
@@ -131,8 +156,10 @@ func final(err error) bool {
 			return true
 		}
 	}
-	e, ok := errors.AsType[*Error](err)
-	return untrusted(err) || ok && e.repeat == never
+	return untrusted(err) || anyOf(err, func(err error) (found, deeper bool) {
+		e, ours := err.(*Error)
+		return ours && e.repeat == never, !ours
+	})
 }
 
 type retryableError interface {

@@ -21,7 +21,7 @@ func sendable(req *http.Request) (headerFacts, error) {
 		return headerFacts{}, errors.New("the request's URL has no host")
 	case req.Method != "" && !isWord(req.Method):
 		return headerFacts{}, errors.New("the request's method is not one (RFC 9110 5.6.2)")
-	case req.Body == nil && req.ContentLength != 0:
+	case req.Body == nil && req.ContentLength > 0:
 		return headerFacts{}, errors.New("the request has a ContentLength and no Body")
 	case hasControl(u.RawQuery), hasControl(u.Opaque), strings.Contains(u.RawQuery, "\t"), strings.Contains(u.Opaque, "\t"):
 		return headerFacts{}, errors.New("the request's URL holds a control character")
@@ -29,6 +29,12 @@ func sendable(req *http.Request) (headerFacts, error) {
 	if len(req.Trailer) > 0 {
 		if _, err := readHeader("trailer", req.Trailer); err != nil {
 			return headerFacts{}, err
+		}
+		for name := range req.Trailer {
+			switch http.CanonicalHeaderKey(name) {
+			case "Transfer-Encoding", "Trailer", "Content-Length":
+				return headerFacts{}, fmt.Errorf("the trailer field %s is not one that may come there (RFC 9110 6.5.1)", name)
+			}
 		}
 	}
 	return readHeader("header", req.Header)

@@ -35,6 +35,7 @@ func TestRequestThatCanNeverBeSentIsFinalAtOnce(t *testing.T) {
 		"no URL":                       {func(r *http.Request) { r.URL = nil }, "no URL"},
 		"no header map":                {func(r *http.Request) { r.Header = nil }, "header map"},
 		"scheme":                       {func(r *http.Request) { r.URL.Scheme = "amp" }, "scheme"},
+		"forbidden trailer":            {func(r *http.Request) { r.Trailer = http.Header{"Content-Length": {secret}} }, "trailer field Content-Length"},
 		"no scheme":                    {func(r *http.Request) { r.URL.Scheme = "" }, "scheme"},
 	} {
 		for _, method := range []string{"GET", "POST"} {

@@ -38,6 +38,12 @@ func (s *split) roundTrip(base http.RoundTripper, req *http.Request, a *attempt)
 		req = masked(req)
 	}
 	pooled, ok := base.(*http.Transport)
+	if body, sent := req.Body.(*sentBody); ok && sent && a != nil && !a.apart {
+		// net/http knows what it does with a body of a known type; from here on it counts as read.
+		body.begun.Store(true)
+		req = req.WithContext(req.Context())
+		req.Body = body.ReadCloser
+	}
 	if !ok || a == nil || !a.apart || req.URL == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
 		return base.RoundTrip(req)
 	}

@@ -127,6 +127,7 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest
 	case resp.Body == nil:
 		resp.Body = http.NoBody
 	}
+	a.checkAnswer(resp)
 	if followedBelow(resp, req) != nil {
 		t.follows.Store(true)
 		_ = resp.Body.Close()

@@ -107,6 +107,13 @@ func hasLocationsCredential(req *http.Request) bool {
 	if req.Response == nil || req.URL.User == nil {
 		return false
 	}
+	first := req
+	for first.Response != nil && first.Response.Request != nil {
+		first = first.Response.Request
+	}
+	if first.URL != nil && first.URL.User != nil && *first.URL.User == *req.URL.User {
+		return false // the caller's own, which a relative Location keeps
+	}
 	made := http.Request{Header: make(http.Header)}
 	password, _ := req.URL.User.Password()
 	made.SetBasicAuth(req.URL.User.Username(), password)

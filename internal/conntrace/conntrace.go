@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"net/http/httptrace"
 	"net/netip"
@@ -30,6 +29,7 @@ type Listener struct {
 	wanted   bool       // one of the request's own was asked for
 	had      int        // connections of the request's own
 	others   int        // connections of others
+	any      bool       // there was some connection, whoever's
 	unclear  bool       // a connection could be anybody's
 	current  bool       // the connection that was had last is the request's own
 	answered bool       // the first byte of an answer came over it
@@ -88,6 +88,7 @@ func (l *Listener) isTarget(hostport string) bool { return strings.EqualFold(hos
 func (l *Listener) gotConn(info httptrace.GotConnInfo) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.any = true
 	if info.Conn != nil && info.Conn.RemoteAddr() == nil {
 		// Not a connection, but what httputil.DumpRequestOut writes to.
 		l.asked = l.asked[:max(len(l.asked)-1, 0)]
@@ -109,30 +110,35 @@ func (l *Listener) gotConn(info httptrace.GotConnInfo) {
 
 // attribute finds out whose connection conn is; l.mu must be held.
 func (l *Listener) attribute(conn net.Conn) (own, clear bool) {
-	if c, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok && c.ConnectionState().ServerName != "" {
-		if strings.EqualFold(c.ConnectionState().ServerName, l.host) {
-			// Through a proxy as well, where net/http names the proxy.
-			l.take(slices.IndexFunc(l.asked, l.isTarget))
-			return true, true
-		}
-	}
 	mine := slices.IndexFunc(l.asked, l.isTarget)
 	theirs := slices.IndexFunc(l.asked, func(hostport string) bool { return !l.isTarget(hostport) })
+	name := serverName(conn)
 	switch {
 	case theirs < 0:
 		l.take(mine)
 		return true, true
 	case mine < 0:
+		// net/http names a proxy in place of the host that is behind it.
+		host, _, _ := net.SplitHostPort(l.asked[theirs])
 		l.take(theirs)
-		return false, true
-	}
-	// Both are waited for, as when a dialer asks something by HTTP.
-	if conn == nil {
+		return strings.EqualFold(name, l.host) && !strings.EqualFold(host, l.host), true
+	case conn == nil:
 		return false, false
 	}
-	address := conn.RemoteAddr().String()
-	isMine := reaches(l.target, address)
-	theirs = slices.IndexFunc(l.asked, func(hostport string) bool { return !l.isTarget(hostport) && reaches(hostport, address) })
+	// Both are waited for, as when a dialer asks something by HTTP. What a handshake was
+	// made for tells them apart, and else the address.
+	named := func(hostport string) bool {
+		host, _, _ := net.SplitHostPort(hostport)
+		return strings.EqualFold(host, name)
+	}
+	other := func(hostport string) bool { return !l.isTarget(hostport) }
+	isMine := strings.EqualFold(name, l.host)
+	theirs = slices.IndexFunc(l.asked, func(h string) bool { return other(h) && named(h) })
+	if isMine == (theirs >= 0) {
+		address := conn.RemoteAddr().String()
+		isMine = reaches(l.target, address)
+		theirs = slices.IndexFunc(l.asked, func(h string) bool { return other(h) && reaches(h, address) })
+	}
 	switch {
 	case isMine && theirs < 0:
 		l.take(mine)
@@ -142,6 +148,14 @@ func (l *Listener) attribute(conn net.Conn) (own, clear bool) {
 		return false, true
 	}
 	return false, false
+}
+
+// serverName is the host that a TLS connection was made for, "" if it is not known.
+func serverName(conn net.Conn) string {
+	if c, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		return c.ConnectionState().ServerName
+	}
+	return ""
 }
 
 func (l *Listener) take(i int) {
@@ -229,27 +243,36 @@ func (l *Listener) AnsweredOnce() bool {
 	return l.had == 1 && l.answered && !l.interim && !l.unclear
 }
 
-// Unsent reports whether it is proved that nothing of a request that ended in err was
-// sent. begun says that somebody began to read its body, without which it cannot have
-// been sent either. A connection to its host, or to a proxy, was asked for and not had;
-// and err is, or wraps, the very value that said why. Whoever had another connection
-// later may have gone another way. An error that joins several proves nothing, since
-// another one of them may tell of another try; nor does a value like io.EOF, which
-// another try could have met as well, once the body was begun. Where nothing was said
-// (of a dialer of the user's, or one that has not come back), the body has to do.
+// HadAny reports whether there was a connection, whoever asked for it.
+func (l *Listener) HadAny() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.any
+}
+
+// Waiting reports whether a connection to the request's host was asked for, and nothing
+// was heard since: of a dialer of the user's, or one that has not come back.
+func (l *Listener) Waiting() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wanted && !l.any && len(l.failures) == 0
+}
+
+// Unsent reports whether err proves that nothing of the request was sent: a connection
+// to its host, or to a proxy, was asked for and not had, and err is, or wraps, the very
+// value that said why. Whoever had another connection later may have gone another way,
+// and so may whoever had one before and has read the body (begun). An error that joins
+// several proves nothing, since another one of them may tell of another try; nor does a
+// value like io.EOF, which another try could have met as well, once the body was read.
 func (l *Listener) Unsent(err error, begun bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.had > 0 || l.unclear {
+	if l.had > 0 || l.unclear || l.others > 0 && begun || !l.wanted && (l.others > 0 || !viaProxy(err)) {
 		return false
-	}
-	asked := l.wanted || l.others == 0 && viaProxy(err)
-	if len(l.failures) == 0 {
-		return asked && l.others == 0 && !begun
 	}
 	for ; err != nil; err = errors.Unwrap(err) {
 		if l.heard(err) {
-			return asked && (!begun || unique(err))
+			return !begun || unique(err)
 		}
 	}
 	return false
@@ -267,16 +290,17 @@ func viaProxy(err error) bool {
 
 // heard reports whether err is one of the failures; l.mu must be held.
 func (l *Listener) heard(err error) bool {
-	return isComparable(err) && slices.ContainsFunc(l.failures, func(failure error) bool {
-		return isComparable(failure) && failure == err
+	return reflect.ValueOf(err).Comparable() && slices.ContainsFunc(l.failures, func(failure error) bool {
+		return reflect.ValueOf(failure).Comparable() && failure == err
 	})
 }
-
-func isComparable(err error) bool { return reflect.TypeOf(err).Comparable() }
 
 // unique reports whether err was made for one failure, so that to meet it again is to
 // meet that failure. io.EOF, for one, is the same value wherever it comes up.
 func unique(err error) bool {
-	t := reflect.TypeOf(err)
-	return t.Kind() == reflect.Pointer && t != reflect.TypeOf(io.EOF)
+	switch err.(type) {
+	case *net.OpError, *net.DNSError, *tls.CertificateVerificationError:
+		return true
+	}
+	return false
 }
