@@ -199,7 +199,7 @@ func newBodySource(req *http.Request) bodySource {
 
 func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
 
-// next returns the body for the next attempt, or an error if it cannot be had.
+// next returns the body for the next attempt, or an error if there is none.
 func (s *bodySource) next() (io.ReadCloser, error) {
 	first := !s.used
 	s.used = true

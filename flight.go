@@ -53,7 +53,7 @@ type flight struct {
 	err    error
 
 	// Only its goroutine uses what follows, until it ends.
-	unlocked     bool          // the lock of the store could not be had
+	unlocked     bool          // somebody else kept the lock of the store
 	refreshAfter time.Duration // how long the refresh endpoint asked to be left alone
 }
 

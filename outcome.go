@@ -11,10 +11,12 @@ type Outcome int
 const (
 	// Ambiguous is the zero value: bytes may have left and no answer came.
 	Ambiguous Outcome = iota
-	// NotSent means that it is proved that no byte of the request reached the server:
-	// this package's own connection for it was never had, or the trace of net/http told
-	// of a connection to its host that failed, and the error is that very failure. (Of a
-	// SafeOperation the type of the error says that its last try did not get that far.)
+	// NotSent means that it is proved that the server did not get the request: this
+	// package's own connection for it was never there; or over somebody else's layers the
+	// trace of net/http told of a connection to its host that failed, and the error is
+	// that very failure; or no connection came about and nobody began to read the body
+	// that it has. (Of a SafeOperation the type of the error says that its last try did
+	// not get that far.)
 	NotSent
 	// Unprocessed means that the server said it did not process the request: status 421
 	// (RFC 9110 15.5.20), 425 (RFC 8470 5.2), 417 to a request that expected

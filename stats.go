@@ -24,7 +24,7 @@ type Stats struct {
 
 // RetryStats counts retries by the reason for them.
 type RetryStats struct {
-	NotSent     uint64 // no connection was had
+	NotSent     uint64 // no connection came about
 	Unprocessed uint64 // 421, 425, 417 to an Expect, or REFUSED_STREAM
 	RateLimited uint64 // 429
 	ServerError uint64 // 408, 500, 502, 503, 504

@@ -101,7 +101,7 @@ const (
 	lockless  lockState = iota // there is none
 	locked                     // it is ours
 	lockTaken                  // somebody else has it, and we did not wait
-	lockLost                   // it could not be had
+	lockLost                   // somebody else kept it
 )
 
 // lock gets the lock of a key, and waits for it if there is nothing better to do.

@@ -65,7 +65,7 @@ type AuthTransport struct {
 
 var _ http.RoundTripper = (*AuthTransport)(nil)
 
-// RoundTrip implements http.RoundTripper. When there is no token to be had the
+// RoundTrip implements http.RoundTripper. When there is no token the
 // error is an *Error that is NotSent, and the request's body is closed.
 func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.roundTrip(req, attemptOf(req), nil)

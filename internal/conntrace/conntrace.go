@@ -31,10 +31,10 @@ type Listener struct {
 	others   int        // connections of others
 	any      bool       // there was some connection, whoever's
 	unclear  bool       // a connection could be anybody's
-	current  bool       // the connection that was had last is the request's own
+	current  bool       // the last connection is the request's own
 	answered bool       // the first byte of an answer came over it
 	interim  bool       // and was that of a 100, which is no answer yet
-	failures []error    // why connections could not be made, since the last one that was had
+	failures []error    // why connections could not be made, since the last one that came about
 }
 
 // Listen returns a context that reports the connections of a request for u.
