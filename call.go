@@ -175,8 +175,14 @@ func (c *call) try(r *result) {
 		}
 	}
 	if a.traced && hasBody(&s.request) {
-		c.sent = &sentBody{ReadCloser: s.request.Body}
-		s.request.Body = c.sent
+		sent := &sentBody{ReadCloser: s.request.Body}
+		c.sent, s.request.Body = sent, sent
+		if anew := s.request.GetBody; anew != nil { // net/http repeats what is idempotent
+			s.request.GetBody = func() (io.ReadCloser, error) {
+				sent.begun.Store(true)
+				return anew()
+			}
+		}
 	}
 	var began time.Time
 	logged := c.t.logs(c.ctx, slog.LevelDebug)

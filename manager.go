@@ -143,8 +143,8 @@ func (m *TokenManager) Obtain(ctx context.Context) (Token, error) {
 }
 
 // Refresh refreshes the token now, whatever the policy, or joins another Refresh
-// that is under way. If that fails, there is no token, or the lock of the store
-// cannot be had (a refresh ends the token of all who share it), it logs in.
+// that is under way. If that fails, there is no token, or somebody else keeps the lock
+// of the store (a refresh ends the token of all who share it), it logs in.
 func (m *TokenManager) Refresh(ctx context.Context) (Token, error) {
 	return m.await(ctx, order{purpose: refreshFirst})
 }
