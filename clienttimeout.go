@@ -38,6 +38,7 @@ func (c *call) bound() {
 		c.ctx, c.end = context.WithDeadlineCause(c.ctx, c.deadline, clientTimeout{limit: limit})
 	}
 	deadline, ok := c.ctx.Deadline()
+	//lint:ignore SA1019 http.Client sets it, and that is how its Timeout shows
 	if ok && c.req.Cancel != nil && c.operation == MutatingOperation {
 		margin := min(max(time.Until(deadline)/marginOf, minMargin), maxMargin)
 		ctx, end := context.WithDeadlineCause(c.ctx, deadline.Add(-margin), clientTimeout{})

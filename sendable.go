@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -64,10 +65,8 @@ func readHeader(what string, h http.Header) (facts headerFacts, err error) {
 		if !isWord(name) {
 			return facts, fmt.Errorf("the name of a %s field is not one (RFC 9110 5.1)", what)
 		}
-		for _, v := range values {
-			if hasControl(v) {
-				return facts, fmt.Errorf("the value of the %s field %s holds a line break or another control character (RFC 9110 5.5)", what, name)
-			}
+		if slices.ContainsFunc(values, hasControl) {
+			return facts, fmt.Errorf("the value of the %s field %s holds a line break or another control character (RFC 9110 5.5)", what, name)
 		}
 		facts.add(name, values)
 	}
