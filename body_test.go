@@ -102,7 +102,6 @@ func TestLateReaderOfAnEarlierAttemptGetsNothing(t *testing.T) {
 		body := newStubBody("payload")
 		base := stubScript(func(req *http.Request) (*http.Response, error) {
 			early = req.Body
-			stubConnect(req, false)
 			return nil, errStubDial
 		}, func(req *http.Request) (*http.Response, error) {
 			if n, err := early.Read(make([]byte, 3)); n != 0 || err == nil {
@@ -905,7 +904,6 @@ func TestReadAfterCloseOfABodyThatExistsOnceGetsNothing(t *testing.T) {
 		if n, err := req.Body.Read(make([]byte, 1)); n != 0 || err == nil {
 			t.Errorf("read %d bytes of a closed body, %v", n, err)
 		}
-		stubConnect(req, false)
 		return nil, errStubDial
 	}, stubAnswer(200))
 	status := stubStatus(t, &ampauth.RetryTransport{Base: base, Retry: stubQuick}, stubRequest(t.Context(), ampauth.MutatingOperation, body))

@@ -139,7 +139,7 @@ func (a *attempt) errorOutcome(err error, begun, unread bool) Outcome {
 		}
 	case trace.HadOne() && refusedStream(err):
 		return Unprocessed
-	case a.own && !trace.HadAny(), trace.Unsent(err, begun), unread && trace.Waiting():
+	case a.own && !trace.HadAny(), trace.Unsent(err, begun), unread && a.caller.ContentLength > 0 && trace.Waiting(): // of another length the header may go ahead
 		return NotSent
 	}
 	return Ambiguous
