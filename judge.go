@@ -139,8 +139,10 @@ func (a *attempt) errorOutcome(err error, begun, unread bool) Outcome {
 		}
 	case trace.HadOne() && refusedStream(err):
 		return Unprocessed
-	case a.own && !trace.HadAny(), trace.Unsent(err, begun), unread && a.caller.ContentLength > 0 && trace.Waiting(): // of another length the header may go ahead
+	case a.own && !trace.HadAny(), trace.Unsent(err, begun):
 		return NotSent
+	case unread && trace.Waiting() && (a.caller.ContentLength > 0 || wraps(err, errHTTP2)):
+		return NotSent // of an unknown length the header may go ahead of the body
 	}
 	return Ambiguous
 }
