@@ -67,7 +67,7 @@ func newPeer(t *testing.T, protocol hostile.Protocol, prime, first hostile.Step)
 	pool := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := s.DialContext(ctx, network, addr)
 		if err != nil {
-			err = errors.New("no connection") // its type would prove that nothing was sent
+			err = fmt.Errorf("no connection: %w", err) // the error that the trace was told must be in it
 		}
 		return conn, err
 	}}
@@ -252,7 +252,7 @@ func TestDeadIdleConnectionDoesNotRepeatAMutation(t *testing.T) {
 }
 
 // otelhttp sends a request with a context of its own. The trace in it still proves
-// that there was no connection, here the only proof.
+// that there was no connection: it was told of the very failure that the error wraps.
 func TestRefusedDialOfAMutationIsTriedAgain(t *testing.T) {
 	for _, m := range []request{withBody, withoutBody, createDistribution} {
 		t.Run(m.name, func(t *testing.T) {
