@@ -5,11 +5,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/ampauth/ampauth/internal/atmostonce"
 	"github.com/ampauth/ampauth/internal/conntrace"
+	"github.com/ampauth/ampauth/internal/livepool"
 )
 
 // An attempt is one try at sending a request. It is the context that the layers
@@ -31,9 +32,9 @@ type attempt struct {
 	status  int16         // of the response, once the caller has it
 	mutates bool
 	traced  bool // what net/http tells of its connections is listened to
-	apart   bool // wants a connection that no other request was on
-	direct  bool // nothing but this package is between it and an *http.Transport
-	own     bool // went over a connection that this package made for it, directly
+	apart   bool // wants a connection for mutations
+	fresh   bool // wants one that no other request was on
+	direct  bool // nothing but this package is between it and a ConnTransport
 	login   bool // is a login: an AuthTransport it passes through must not wait for one
 
 	// The clock; unset when the attempt has no timeout.
@@ -54,6 +55,14 @@ type sending struct {
 type attemptNotes struct {
 	report atomic.Pointer[tokenReport]  // of the AuthTransport, if there is something to tell
 	trace  atomic.Pointer[attemptTrace] // made when somebody asks for it
+	tries  ownTries
+	pool   atomic.Pointer[livepool.Pool] // that the answer came from
+}
+
+// ownTries are the tries of an attempt that went over connections for mutations.
+type ownTries struct {
+	begun, unsent atomic.Int32 // in all, and those of which nothing left
+	last          atomic.Pointer[atmostonce.UnsentError]
 }
 
 // An attemptTrace hears what net/http tells of the attempt's connections.
@@ -97,6 +106,7 @@ const (
 	stateOver      = 1 << iota // it was released: its context did not end by the caller or the clock
 	stateSent                  // an AuthTransport has sent it
 	stateElsewhere             // an answer came to a request that is out of the attempt's sight
+	stateAvoidPool             // it timed out in a pool that others have to wait in for as long
 	stateUserFrom  = iota
 )
 
@@ -234,6 +244,7 @@ func newAttempt(c *call) *sending {
 		a.state.Store(c.user << stateUserFrom)
 	}
 	a.apart = a.mutates || c.apart
+	a.fresh = c.apart || c.fresh || c.bodies.once != nil
 	// A layer may leave its own call of a mutation behind; and a call that has a clock
 	// ends with its last attempt.
 	if a.limit > 0 || a.mutates || c.end != nil {
@@ -253,10 +264,34 @@ func (a *attempt) connected() bool {
 }
 
 // answeredOnce reports whether an answer is the answer to the one try that was made.
-// Over somebody else's layers only the trace can tell that.
+// Connections for mutations count what left over them; of others only the trace tells.
 func (a *attempt) answeredOnce() bool {
-	trace := a.trace()
-	return a.own || trace != nil && trace.AnsweredOnce() && !a.is(stateElsewhere)
+	own, trace := 0, a.trace()
+	if notes := a.notes.Load(); notes != nil {
+		own = int(notes.tries.begun.Load() - notes.tries.unsent.Load())
+	}
+	switch {
+	case a.is(stateElsewhere):
+		return false
+	case own == 0:
+		return trace != nil && trace.AnsweredOnce()
+	}
+	return own == 1 && (trace == nil || !trace.Had())
+}
+
+// unsent returns the proof that nothing of the attempt has left, or nil: err is, or wraps,
+// that of its last try over a connection for mutations, there are proofs of all the others,
+// and there was no connection of another kind.
+func (a *attempt) unsent(err error) *atmostonce.UnsentError {
+	notes := a.notes.Load()
+	if notes == nil {
+		return nil
+	}
+	last, trace := notes.tries.last.Load(), notes.trace.Load()
+	if last == nil || !wraps(err, last) || notes.tries.begun.Load() != notes.tries.unsent.Load() || trace != nil && trace.HadAny() {
+		return nil
+	}
+	return last
 }
 
 // refusal returns the report of a token that the API did not accept, or nil.
@@ -328,89 +363,4 @@ func (a *attempt) keep(resp *http.Response) {
 		}
 		resp.Body = (*boundBody)(a)
 	}
-}
-
-// An endingBody ends with its context. The body of an HTTP/2 response does not, as
-// of Go 1.26, while the upload is held up by flow control; closing it ends both.
-type endingBody struct {
-	io.ReadCloser
-	leave func() bool // from the context
-
-	once sync.Once // closes
-	err  error
-}
-
-func endWith(ctx context.Context, body io.ReadCloser) *endingBody {
-	b := &endingBody{ReadCloser: body}
-	b.leave = context.AfterFunc(ctx, func() { _ = b.close() })
-	return b
-}
-
-func (b *endingBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.leave()
-	}
-	return n, err
-}
-
-func (b *endingBody) Close() error {
-	b.leave()
-	return b.close()
-}
-
-func (b *endingBody) close() error {
-	b.once.Do(func() { b.err = b.ReadCloser.Close() })
-	return b.err
-}
-
-// A switchedBody is the connection of a 101. It can be written to, and its Close
-// frees the attempt.
-type switchedBody struct {
-	hiddenConn
-	a *attempt
-}
-
-func (b *switchedBody) Close() error {
-	err := b.hiddenConn.Close()
-	b.a.release()
-	return err
-}
-
-// A boundBody is a response's body within the time of its attempt.
-type boundBody attempt
-
-// Read reads from the body; an error other than io.EOF is an *Error that is
-// Answered, since the response is there.
-func (b *boundBody) Read(p []byte) (int, error) {
-	a := (*attempt)(b)
-	n, err := a.whole.Load().body.Read(p)
-	if err == nil {
-		return n, nil
-	}
-	if err != io.EOF {
-		e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: int(a.status), Attempts: int(a.number), Err: clean(err)}
-		switch {
-		case a.mutates:
-			e.repeat = never
-		case !a.over() && (a.Context.Err() == nil || a.timedOut()):
-			e.repeat = always // nobody left or closed it
-		}
-		if a.timedOut() {
-			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
-		} else if !a.over() {
-			e.blame(a.Context)
-		}
-		err = e
-	}
-	a.release()
-	return n, err
-}
-
-// Close closes the body and ends the attempt.
-func (b *boundBody) Close() error {
-	a := (*attempt)(b)
-	err := a.whole.Load().body.Close()
-	a.release()
-	return err
 }

@@ -1,6 +1,7 @@
 package ampauth
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -169,15 +170,43 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// asItIs is the body without what this package has put around it or in its place.
-func asItIs(body io.ReadCloser) (own io.ReadCloser, changed bool) {
-	if sent, ok := body.(*sentBody); ok {
-		body, changed = sent.ReadCloser, true
+// masked returns req in the form that net/http does not repeat by itself: with a
+// body, and nothing to make it anew. It may be so already, unless a layer between
+// has changed it.
+func masked(req *http.Request) *http.Request {
+	if req.GetBody == nil && hasBody(req) {
+		return req
 	}
-	if body == (emptyBody{}) {
-		return nil, true
+	req = req.WithContext(req.Context())
+	req.GetBody = nil
+	if !hasBody(req) {
+		req.Body = emptyBody{}
 	}
-	return body, changed
+	return req
+}
+
+// unmasked is the body of req, which belongs to the attempt, without an emptyBody that
+// masks it. A layer between may have put something around that.
+func (a *attempt) unmasked(req *http.Request) io.ReadCloser {
+	switch {
+	case req.Body == emptyBody{}:
+		return nil
+	case req.ContentLength != 0 || !hasBody(req) || hasBody(a.caller):
+		return req.Body
+	}
+	var first [1]byte
+	n, err := io.ReadFull(req.Body, first[:])
+	if err == io.EOF {
+		_ = req.Body.Close()
+		return nil
+	}
+	return &startedBody{io.MultiReader(bytes.NewReader(first[:n]), req.Body), req.Body}
+}
+
+// A startedBody is a body of which the beginning was read.
+type startedBody struct {
+	io.Reader
+	io.Closer
 }
 
 // A bodySource yields the request's body for each attempt: first the caller's

@@ -3,11 +3,12 @@ package ampauth
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/atmostonce"
 )
 
 // A call is one RoundTrip: a request and the attempts at it.
@@ -32,15 +33,17 @@ type call struct {
 	user     uint32  // whose token one of them was sent with
 
 	// Reasons to send it otherwise.
-	detour     bool // over another transport: errHTTP2
+	detour     bool // in another way, as the same attempt: an UnsentError says so
 	detours    int
-	apart      bool // over another connection: status 421
+	fresh      bool // over a connection that was not used before: that one was
+	apart      bool // over a connection of its own: status 421, or a pool that is silent
 	unexpected bool // without Expect: status 417
 	late       bool // later: status 425
 }
 
-// maxDetours is the number of ways that a split may find out to be wrong.
-const maxDetours = 2
+// maxDetours is how often an attempt may be sent another way: two may be wrong, and a
+// connection stale.
+const maxDetours = 3
 
 // A result is how an attempt ended: in a response or an error.
 type result struct {
@@ -48,11 +51,12 @@ type result struct {
 	resp       *http.Response
 	err        error
 	outcome    Outcome
-	refusal    *tokenReport  // of the token, by the API; nil if there was none
-	timedOut   bool          // by the attempt's own clock
-	final      bool          // an error that no repetition changes
-	retryAfter time.Duration // 0 if the response has none
-	limited    time.Duration // a retry would wait so long for the limiter, beyond the deadline
+	unsent     *atmostonce.UnsentError // the proof that nothing left, or nil
+	refusal    *tokenReport            // of the token, by the API; nil if there was none
+	timedOut   bool                    // by the attempt's own clock
+	final      bool                    // an error that no repetition changes
+	retryAfter time.Duration           // 0 if the response has none
+	limited    time.Duration           // a retry would wait so long for the limiter, beyond the deadline
 }
 
 // prepare checks and resolves what the call needs.
@@ -161,9 +165,9 @@ func (c *call) try(r *result) {
 	auth, ok := base.(*AuthTransport)
 	lowest := base
 	if ok {
-		lowest = baseOrDefault(auth.Base)
+		lowest = auth.base()
 	}
-	_, a.direct = lowest.(*http.Transport)
+	_, a.direct = lowest.(*ConnTransport)
 	if a.login && !a.direct {
 		s.request.GetBody = nil // so that a layer which follows redirects does not take the password along
 	}
@@ -200,7 +204,7 @@ func (c *call) try(r *result) {
 	if ok {
 		resp, err = auth.roundTrip(&s.request, a, &ownRequest{&s.value, c.header})
 	} else {
-		resp, err = c.t.split.roundTrip(base, &s.request, a)
+		resp, err = roundTrip(base, &s.request, a)
 	}
 	returned = true
 	r.attempt, r.resp, r.err = a, resp, err
@@ -219,11 +223,11 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if r.refusal != nil {
 		return c.renew(r), 0
 	}
-	unsent := r.outcome == NotSent || c.operation != MutatingOperation
-	if errors.Is(r.err, errHTTP2) && unsent && c.detours < maxDetours {
+	if r.unsent != nil && (r.unsent.Stale || r.unsent.OtherWay) && c.detours < maxDetours && c.ctx.Err() == nil {
 		if !c.nextBody() {
 			return false, 0
 		}
+		c.fresh = c.fresh || r.unsent.Stale
 		c.detours++
 		c.detour = true
 		c.number-- // still the same attempt
@@ -235,6 +239,7 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if c.ctx.Value(noRetryKey{}) != nil {
 		return false, 0
 	}
+	c.apart = c.apart || r.attempt.is(stateAvoidPool)
 	if r.resp != nil && r.outcome == Unprocessed && !c.otherwise(r.resp.StatusCode) {
 		return false, 0
 	}

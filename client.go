@@ -3,6 +3,7 @@ package ampauth
 import (
 	"net/http"
 
+	"github.com/ampauth/ampauth/internal/livepool"
 	"github.com/hashicorp/go-cleanhttp"
 )
 
@@ -39,8 +40,8 @@ func NewClient(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	base, owned := lowerLayers(cfg)
-	tokens := newTokenManager(cfg, base, owned != nil)
+	base, end := lowerLayers(cfg)
+	tokens := newTokenManager(cfg, base, end)
 	retry := &RetryTransport{
 		Base:     &AuthTransport{Base: base, Source: tokens},
 		Retry:    cfg.Retry,
@@ -72,22 +73,19 @@ func (c *Client) Stats() Stats {
 
 // Close ends a login that is under way, waits for it, and wipes the token; from
 // then on requests fail with an error that Is [ErrClosed]. Idle connections are
-// closed if the client made them, not those of Config.HTTPClient.
-func (c *Client) Close() error {
-	err := c.Tokens.Close()
-	if c.Tokens.owned {
-		c.retry.CloseIdleConnections()
-	}
-	return err
-}
+// closed if the client made them, not those that Config.HTTPClient has made.
+func (c *Client) Close() error { return c.Tokens.Close() }
 
 // lowerLayers is what sends requests and logins: the user's transport, or pooled
-// connections of our own, which are then returned as owned as well.
-func lowerLayers(cfg Config) (base http.RoundTripper, owned *http.Transport) {
-	if cfg.HTTPClient != nil && cfg.HTTPClient.Transport != nil {
-		return cfg.HTTPClient.Transport, nil
+// connections of our own. end closes those that the user did not bring.
+func lowerLayers(cfg Config) (base http.RoundTripper, end func()) {
+	if cfg.HTTPClient == nil || cfg.HTTPClient.Transport == nil {
+		pooled := cleanhttp.DefaultPooledTransport()
+		pooled.MaxIdleConnsPerHost = 100 // one host gets all the requests
+		pooled.HTTP2 = livepool.Pinging(nil, pingTime(cfg.Retry.resolved().Timeout))
+		conns := &ConnTransport{Base: pooled, MutationIdle: cfg.MutationIdle}
+		return conns, conns.CloseIdleConnections
 	}
-	owned = cleanhttp.DefaultPooledTransport()
-	owned.MaxIdleConnsPerHost = 100 // one host gets all the requests
-	return owned, owned
+	conns := &ConnTransport{MutationIdle: cfg.MutationIdle}
+	return conns.over(cfg.HTTPClient.Transport), conns.closeIdle
 }

@@ -60,6 +60,12 @@ type Config struct {
 	// Classify says what a request is. If nil, ClassifyAMP.
 	Classify func(*http.Request) Operation
 
+	// MutationIdle is how long a connection for mutations is kept after its last answer,
+	// where NewClient makes them, which it does unless HTTPClient has a Transport that is
+	// no *http.Transport. If zero, 1 s. If negative, each mutation has a connection of its
+	// own. See [ConnTransport].
+	MutationIdle time.Duration
+
 	// Store keeps the token between runs and shares it with other processes. If
 	// nil, the token lives in memory only. A fault of it is told to the Logger alone.
 	Store TokenStore

@@ -271,20 +271,28 @@ func TestUsersLinkNothingElse(t *testing.T) {
 		}
 	}
 	follow(".")
-	for _, testOnly := range []string{"internal/fakeamp", "internal/memnet", "internal/hostile"} {
-		if reached[testOnly] {
-			t.Errorf("the root package reaches %s, which is for tests", testOnly)
+	for _, directory := range testOnly {
+		if reached[directory] {
+			t.Errorf("the root package reaches %s, which is for tests", directory)
 		}
 	}
 }
 
-func TestInternalPackagesImportNothingOfOurs(t *testing.T) {
+// testOnly are the packages that stand for the other side in tests.
+var testOnly = []string{"internal/fakeamp", "internal/memnet", "internal/hostile"}
+
+func TestInternalPackagesImportNoneThatUsesThem(t *testing.T) {
 	for directory, files := range sources(t) {
 		for name, file := range files {
 			for _, spec := range file.Imports {
 				path, _ := strconv.Unquote(spec.Path.Value)
-				if strings.HasPrefix(directory, "internal/") && strings.HasPrefix(path+"/", modulePath+"/") {
+				if !strings.HasPrefix(directory, "internal/") || !strings.HasPrefix(path+"/", modulePath+"/") {
+					continue
+				}
+				if slices.Contains(testOnly, directory) {
 					t.Errorf("%s imports %s: both sides could share a fault", name, path)
+				} else if !strings.HasPrefix(path, modulePath+"/internal/") {
+					t.Errorf("%s imports %s: the arrow runs upwards", name, path)
 				}
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"reflect"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/retryafter"
@@ -68,7 +67,18 @@ func (c *call) judge(r *result) {
 		r.outcome, r.final = NotSent, true
 		return
 	}
-	r.outcome = a.errorOutcome(err, begun, c.unread())
+	told := err
+	if covered, ok := err.(*cleaned); ok {
+		told = covered.err() // by the AuthTransport below
+	}
+	if r.unsent = a.unsent(told); r.unsent != nil {
+		r.outcome = NotSent
+		if err == error(r.unsent) {
+			r.err = r.unsent.Err
+		}
+	} else {
+		r.outcome = a.errorOutcome(told, begun, c.unread())
+	}
 	r.timedOut = a.timedOut() && c.ctx.Err() == nil
 	r.final = final(err)
 }
@@ -121,9 +131,6 @@ func transientStatus(code int) bool {
 // begun says that somebody began to read the request's body, or may have; unread that
 // it has one, which nobody did, so that the whole of it cannot have been sent.
 func (a *attempt) errorOutcome(err error, begun, unread bool) Outcome {
-	if covered, ok := err.(*cleaned); ok {
-		err = covered.err() // by the AuthTransport below
-	}
 	trace := a.trace()
 	switch {
 	case !a.traced:
@@ -139,9 +146,9 @@ func (a *attempt) errorOutcome(err error, begun, unread bool) Outcome {
 		}
 	case trace.HadOne() && refusedStream(err):
 		return Unprocessed
-	case a.own && !trace.HadAny(), trace.Unsent(err, begun):
+	case trace.Unsent(err, begun):
 		return NotSent
-	case unread && trace.Waiting() && (a.caller.ContentLength > 0 || wraps(err, errHTTP2)):
+	case unread && trace.Waiting() && a.caller.ContentLength > 0:
 		return NotSent // of an unknown length the header may go ahead of the body
 	}
 	return Ambiguous
@@ -213,16 +220,4 @@ func refusedStream(err error) bool {
 	const refused = 0x7 // RFC 9113 7, REFUSED_STREAM
 	e, ok := errors.AsType[streamError](err)
 	return ok && e.Code == refused
-}
-
-// noCommonProtocol reports whether the server ended the TLS handshake because
-// it speaks none of the protocols that were offered (RFC 7301 3.2, alert 120).
-// crypto/tls does not export the alert's type, only its text and its number.
-func noCommonProtocol(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	if !ok || op.Op != "remote error" {
-		return false
-	}
-	alert := reflect.ValueOf(op.Err)
-	return alert.Kind() == reflect.Uint8 && alert.Uint() == 120
 }

@@ -31,8 +31,8 @@ type TokenManager struct {
 	config     Config
 	origin     origin
 	scheme     string
-	wire       hiddenTransport // one attempt: limiter, connection split, clean errors
-	owned      bool            // the transport below is closed with the manager: the user did not bring it
+	wire       hiddenTransport // one attempt: limiter, clean errors
+	end        func()          // closes the idle connections below that the user did not bring
 	stored     *storage        // nil if there is no store
 	log        *slog.Logger    // keeps what a flight says until it has landed
 	flightTime time.Duration   // bounds a flight with all its attempts and waits
@@ -59,16 +59,16 @@ func NewTokenManager(cfg Config) (*TokenManager, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	base, owned := lowerLayers(cfg)
-	return newTokenManager(cfg, base, owned != nil), nil
+	base, end := lowerLayers(cfg)
+	return newTokenManager(cfg, base, end), nil
 }
 
-func newTokenManager(cfg Config, base http.RoundTripper, owned bool) *TokenManager {
+func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManager {
 	timeout := cfg.Retry.resolved().Timeout
 	m := &TokenManager{
 		config:     cfg,
 		scheme:     schemeOrDefault(cfg.Scheme),
-		owned:      owned,
+		end:        end,
 		log:        flightLogger(cfg.Logger),
 		flightTime: flightTime(cfg.Retry, cfg.Store != nil),
 		turn:       make(chan struct{}, 1),
@@ -329,8 +329,6 @@ func (m *TokenManager) Close() error {
 	for _, value := range refused {
 		value.Destroy()
 	}
-	if m.owned {
-		m.wire.CloseIdleConnections()
-	}
+	m.end()
 	return nil
 }

@@ -49,11 +49,8 @@ import (
 // leave method, scheme, host and path alone: to a layer below, another request is
 // one of its own, to be tried and renewed by itself.
 type RetryTransport struct {
-	// Base makes the attempts. If nil, http.DefaultTransport. Where it, or the Base
-	// of an AuthTransport right below, is an *http.Transport, mutations leave over
-	// a clone of it that uses a fresh HTTP/1.1 connection for each. (The clone counts
-	// MaxConnsPerHost anew, and net/http does not let it have what RegisterProtocol
-	// put in the place of http and https: wrap such a transport.)
+	// Base makes the attempts. If nil, http.DefaultTransport. If it is an
+	// *http.Transport, a [ConnTransport] is put over it.
 	Base http.RoundTripper
 
 	// Retry shapes the attempts. Zero fields take the defaults.
@@ -76,7 +73,7 @@ type RetryTransport struct {
 
 	gates    gates
 	budget   budget
-	split    split
+	conns    ConnTransport // over Base, if that is an *http.Transport
 	counters retryCounters
 	login    bool          // it sends the logins of a TokenManager
 	timeout  time.Duration // of the http.Client above, if that was taken over
@@ -88,7 +85,7 @@ var _ http.RoundTripper = (*RetryTransport)(nil)
 func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	if a := attemptOf(req); a != nil {
-		return t.split.roundTrip(t.base(), req, a) // a RetryTransport above is at work
+		return roundTrip(t.base(), req, a) // a RetryTransport above is at work
 	}
 	c := call{t: t, req: req, ctx: ctx, bodies: newBodySource(req), earlier: NotSent}
 	if err := c.prepare(); err != nil {
@@ -99,24 +96,32 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return c.run()
 }
 
-// CloseIdleConnections forwards to the base, and its clone for mutations.
-func (t *RetryTransport) CloseIdleConnections() {
-	closeIdleConnections(t.base())
-	t.split.closeIdle()
-}
+// CloseIdleConnections forwards to the base.
+func (t *RetryTransport) CloseIdleConnections() { closeIdleConnections(t.base()) }
 
 func (t *RetryTransport) resolve() {
 	t.config = t.Retry.resolved()
 	t.fault = t.Retry.Validate()
 }
 
-func (t *RetryTransport) base() http.RoundTripper { return baseOrDefault(t.Base) }
+func (t *RetryTransport) base() http.RoundTripper { return t.conns.over(baseOrDefault(t.Base)) }
 
 func baseOrDefault(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
 		return http.DefaultTransport
 	}
 	return base
+}
+
+// roundTrip sends req, which belongs to the attempt a, if any, over base.
+func roundTrip(base http.RoundTripper, req *http.Request, a *attempt) (*http.Response, error) {
+	if conns, ok := base.(*ConnTransport); ok {
+		return conns.roundTrip(req, a)
+	}
+	if a != nil && a.mutates {
+		req = masked(req)
+	}
+	return base.RoundTrip(req)
 }
 
 func closeIdleConnections(rt http.RoundTripper) {

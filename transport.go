@@ -31,7 +31,8 @@ import (
 // the response's Request is the caller's own. It is safe for concurrent use and
 // must not be changed or copied once used.
 type AuthTransport struct {
-	// Base sends the requests. If nil, http.DefaultTransport. It must not follow
+	// Base sends the requests. If nil, http.DefaultTransport. If it is an *http.Transport,
+	// a [ConnTransport] is put over it. It must not follow
 	// redirects by itself, as an http.Client does that is wrapped into a RoundTripper:
 	// a token that it took elsewhere is gone. Once that is seen, by the Request of a
 	// response, there is an error that Is [ErrConfig], and no token is sent any more.
@@ -58,9 +59,9 @@ type AuthTransport struct {
 	scheme string
 	fault  error
 
-	split    split
-	follows  atomic.Bool // the Base was seen to follow a redirect by itself
-	renewing atomic.Bool // a renewal by a foreign Renewer is under way that nobody waits for
+	conns    ConnTransport // over Base, if that is an *http.Transport
+	follows  atomic.Bool   // the Base was seen to follow a redirect by itself
+	renewing atomic.Bool   // a renewal by a foreign Renewer is under way that nobody waits for
 }
 
 var _ http.RoundTripper = (*AuthTransport)(nil)
@@ -81,7 +82,7 @@ type ownRequest struct {
 // roundTrip sends req, which belongs to the attempt a, if any. own may be nil.
 func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest) (*http.Response, error) {
 	t.once.Do(t.resolve)
-	base := baseOrDefault(t.Base)
+	base := t.base()
 	if a != nil && a.report() != nil {
 		a.note().report.Store(nil) // a layer between tries again by itself
 	}
@@ -89,7 +90,7 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest
 	case t.fault != nil:
 		return nil, notSent(req, a, t.fault)
 	case a != nil && a.login, req.URL == nil:
-		return t.split.roundTrip(base, req, a)
+		return roundTrip(base, req, a)
 	}
 	caller := req
 	if hasLocationsCredential(req) {
@@ -98,11 +99,11 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest
 		req.Header.Del("Authorization")
 	}
 	if !t.admits(req) {
-		return t.split.roundTrip(base, req, a)
+		return roundTrip(base, req, a)
 	}
 	header, theirs := t.withoutAuthorization(req.Header, own)
 	if theirs {
-		return t.split.roundTrip(base, req, a)
+		return roundTrip(base, req, a)
 	}
 	if t.follows.Load() {
 		return nil, notSent(req, a, followsRedirects(NotSent))
@@ -115,7 +116,7 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest
 		return nil, notSent(req, a, err)
 	}
 
-	resp, rtErr := t.split.roundTrip(base, authorized(req, header, value, own), a)
+	resp, rtErr := roundTrip(base, authorized(req, header, value, own), a)
 	switch {
 	case rtErr != nil:
 		if resp != nil && resp.Body != nil {
@@ -145,11 +146,10 @@ func followsRedirects(outcome Outcome) *Error {
 	return &Error{Op: "request", Kind: ErrConfig, Outcome: outcome, Err: errFollowsRedirects}
 }
 
-// CloseIdleConnections forwards to the base, and its clone for mutations.
-func (t *AuthTransport) CloseIdleConnections() {
-	closeIdleConnections(baseOrDefault(t.Base))
-	t.split.closeIdle()
-}
+// CloseIdleConnections forwards to the base.
+func (t *AuthTransport) CloseIdleConnections() { closeIdleConnections(t.base()) }
+
+func (t *AuthTransport) base() http.RoundTripper { return t.conns.over(baseOrDefault(t.Base)) }
 
 func (t *AuthTransport) resolve() {
 	manager, managed := t.Source.(*TokenManager)

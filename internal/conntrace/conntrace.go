@@ -83,11 +83,35 @@ func (l *Listener) getConn(hostport string) {
 	l.wanted = l.wanted || l.isTarget(hostport)
 }
 
+// vouchesForItself reports whether what is sent over conn, or over what is below its TLS,
+// is known without a trace.
+func vouchesForItself(conn net.Conn) bool {
+	for {
+		if _, ok := conn.(interface{ VouchesForItself() }); ok {
+			return true
+		}
+		secure, ok := conn.(*tls.Conn)
+		if !ok {
+			return false
+		}
+		conn = secure.NetConn()
+	}
+}
+
 func (l *Listener) isTarget(hostport string) bool { return strings.EqualFold(hostport, l.target) }
 
 func (l *Listener) gotConn(info httptrace.GotConnInfo) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if vouchesForItself(info.Conn) {
+		mine := slices.IndexFunc(l.asked, l.isTarget)
+		if mine < 0 {
+			mine = len(l.asked) - 1 // it goes to a proxy
+		}
+		l.take(mine)
+		l.failures, l.current = nil, false
+		return
+	}
 	l.any = true
 	if info.Conn != nil && info.Conn.RemoteAddr() == nil {
 		// Not a connection, but what httputil.DumpRequestOut writes to.

@@ -1,0 +1,189 @@
+package ampauth
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ampauth/ampauth/internal/atmostonce"
+	"github.com/ampauth/ampauth/internal/livepool"
+)
+
+// A ConnTransport sends the mutations of a [RetryTransport] over HTTP/1.1 connections of
+// their own, which prove when nothing of a request has left, and everything else over the
+// connections of Base. NewClient, AuthTransport and RetryTransport put one over an
+// *http.Transport by themselves. It is to be put below a layer of the user's:
+//
+//	RetryTransport{Base: otelhttp.NewTransport(&ConnTransport{})}
+//
+// The connections for mutations are made as Base makes its own: its proxy, dialers, TLS
+// configuration and limits, the latter counted anew. What RegisterProtocol has put in the
+// place of http or https is left out: wrap such a transport. So is a protocol of
+// TLSNextProto. With a DialTLSContext or DialTLS, DisableKeepAlives, or a negative
+// MaxIdleConnsPerHost, none is used twice. A TLSClientConfig that is replaced holds for the
+// connections that are made from then on; one that is changed in place does not.
+//
+// A mutation to a host that speaks nothing but HTTP/2 goes over the connections of Base,
+// and net/http is kept from sending it a second time; then only a connection that did not
+// come about proves that it has not left.
+//
+// When an attempt ends by its own clock while nothing at all arrived from the host, the
+// connections of Base to that host are not used any more: further requests go over a clone
+// of Base. Whoever waits for an answer on the old ones goes on waiting.
+//
+// Idle connections outlive calls: those for mutations by MutationIdle, those of a clone by
+// Base's IdleConnTimeout. CloseIdleConnections ends them; that of Base does not.
+//
+// The zero value works. A ConnTransport starts no goroutine of its own, is safe for
+// concurrent use, and must not be changed or copied once used.
+type ConnTransport struct {
+	// Base makes the connections. If nil, http.DefaultTransport. It is never changed.
+	Base *http.Transport
+
+	// MutationIdle is how long a connection for mutations is kept after its last answer.
+	// If 0, 1 s, which is below the keep-alive of the servers that people run; a server
+	// that closes sooner costs a connection, and now and then a mutation ends in doubt. If
+	// negative, each mutation has a connection of its own: nothing is then in doubt because
+	// a server closed a connection that it took for idle.
+	MutationIdle time.Duration
+
+	once  sync.Once // sets what follows
+	base  http.RoundTripper
+	conns atmostonce.Transport
+	pools livepool.Pools
+}
+
+var _ http.RoundTripper = (*ConnTransport)(nil)
+
+// defaultMutationIdle is below the shortest keep-alive in use: 2 s of some load balancers,
+// 5 s of Apache and Node.js.
+const defaultMutationIdle = time.Second
+
+func (t *ConnTransport) resolve() {
+	t.base = http.DefaultTransport
+	if t.Base != nil {
+		t.base = t.Base
+	}
+	base, _ := t.base.(*http.Transport)
+	t.conns.Base, t.pools.Base = base, base
+	t.conns.Idle = t.MutationIdle
+	if t.MutationIdle == 0 {
+		t.conns.Idle = defaultMutationIdle
+	}
+	t.conns.Outside = forDialer
+}
+
+// over returns rt, or t over it if it is an *http.Transport and nothing more.
+func (t *ConnTransport) over(rt http.RoundTripper) http.RoundTripper {
+	base, ok := rt.(*http.Transport)
+	if !ok {
+		return rt
+	}
+	t.once.Do(func() {
+		t.Base = base
+		t.resolve()
+	})
+	return t
+}
+
+// RoundTrip implements http.RoundTripper. Its errors are those of Base.
+func (t *ConnTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.roundTrip(req, attemptOf(req))
+	return resp, err
+}
+
+// roundTrip sends req, which belongs to the attempt a, if any.
+func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response, error) {
+	t.once.Do(t.resolve)
+	if a == nil {
+		return t.base.RoundTrip(req)
+	}
+	if t.pools.Base == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
+		return roundTrip(t.base, req, a)
+	}
+	if body, ok := req.Body.(*sentBody); ok {
+		// net/http knows what it does with a body of a known type; from here on it counts as read.
+		body.begun.Store(true)
+		req = req.WithContext(req.Context())
+		req.Body = body.ReadCloser
+	}
+	switch {
+	case a.apart && t.conns.SpeaksHTTP1(req.URL):
+		return t.sendOnce(req, a)
+	default:
+		return t.sendPooled(req, a)
+	}
+}
+
+// sendOnce sends req over a connection for mutations.
+func (t *ConnTransport) sendOnce(req *http.Request, a *attempt) (*http.Response, error) {
+	ctx := req.Context()
+	if a.direct {
+		ctx = dialContext{a, a.caller.Context()} // no trace: there is no other way that req could have gone
+	}
+	sent := req.WithContext(ctx)
+	sent.Body = a.unmasked(req)
+	send := t.conns.RoundTrip
+	if a.fresh {
+		send = t.conns.RoundTripFresh
+	}
+	tries := &a.note().tries
+	tries.begun.Add(1)
+	resp, err := send(sent)
+	if resp != nil {
+		resp.Request = req
+	}
+	if unsent, ok := err.(*atmostonce.UnsentError); ok {
+		tries.unsent.Add(1)
+		tries.last.Store(unsent)
+	}
+	return resp, err
+}
+
+// sendPooled sends req over the connections of Base, or of a clone of it.
+func (t *ConnTransport) sendPooled(req *http.Request, a *attempt) (*http.Response, error) {
+	use, over := t.pools.Use(req.URL.Host)
+	send := over.RoundTrip
+	if a.mutates {
+		req = req.WithContext(req.Context())
+		req.Body = a.unmasked(req)
+		send = func(req *http.Request) (*http.Response, error) { return atmostonce.RoundTripOver(over, req) }
+	}
+	resp, err := send(req)
+	switch {
+	case err == nil:
+		a.note().pool.Store(use.Pool)
+		use.Answered(resp)
+	case a.timedOut():
+		if t.pools.TimedOut(use, pingTime(a.limit)) {
+			a.state.Or(stateAvoidPool)
+		}
+	case a.Err() == context.DeadlineExceeded:
+		t.pools.GivenUp(use, pingTime(a.limit))
+	}
+	return resp, err
+}
+
+// pingTime is how long a connection of HTTP/2 may be silent until it is asked whether it
+// is alive, and how long it then has to answer, where attempts have so much time: both
+// together less than half of it, so that another attempt finds another connection.
+func pingTime(timeout time.Duration) time.Duration {
+	if timeout <= 0 {
+		timeout = DefaultRetryConfig().Timeout
+	}
+	return timeout / 5
+}
+
+// CloseIdleConnections closes what is idle of Base's connections and of its own.
+func (t *ConnTransport) CloseIdleConnections() {
+	t.once.Do(t.resolve)
+	closeIdleConnections(t.base)
+	t.closeIdle()
+}
+
+// closeIdle closes what is idle of its own connections.
+func (t *ConnTransport) closeIdle() {
+	t.conns.CloseIdleConnections()
+	t.pools.CloseIdleConnections()
+}
