@@ -105,7 +105,7 @@ func (t *Transport) roundTrip(req *http.Request, fresh bool) (*http.Response, er
 	if over == way.fresh && req.Context().Err() != nil {
 		over.CloseIdleConnections() // ends a dial that goes on though nobody waits for it
 	}
-	if s.mayHaveLeft() {
+	if s.handed.Load() {
 		return nil, err
 	}
 	unsent := &UnsentError{Err: err, Stale: s.stale}

@@ -26,7 +26,7 @@ type life int
 
 const (
 	alive  life = iota // anything
-	ended              // not a request: the other side ended it, or it has waited for too long
+	ended              // no further request: the other side ended it, it has waited for too long, or it was retired
 	sealed             // nothing
 )
 
@@ -57,15 +57,25 @@ func (c *conn) waited() time.Duration {
 	return max(now.Sub(c.heard), now.Round(0).Sub(c.heard.Round(0)))
 }
 
-// end takes the connection from s, if s still has it.
-func (c *conn) end(s *sending) bool {
+// end takes the connection from s, if s still has it. If its request failed, nothing is
+// written any more.
+func (c *conn) end(s *sending, failed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.user != s {
-		return false
+		return
 	}
 	c.user = nil
-	return true
+	if failed {
+		c.life = sealed
+	}
+}
+
+// retire has no further request written.
+func (c *conn) retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.life = max(c.life, ended)
 }
 
 // seal has everything refused that still wants to be written.

@@ -53,8 +53,9 @@ func (s *sending) gotConn(info httptrace.GotConnInfo) {
 	if s.theirs != nil {
 		s.theirs(info)
 	}
+	s.end(true) // net/http repeats by itself what it could not write
 	next := connOf(info.Conn)
-	if s.connected && s.mayHaveLeft() {
+	if s.handed.Load() {
 		if next != nil {
 			next.seal()
 		}
@@ -73,29 +74,33 @@ func (s *sending) gotConn(info httptrace.GotConnInfo) {
 // close an idle connection (RFC 9110 15.5.9).
 func (s *sending) send(t *http.Transport, req *http.Request) (resp *http.Response, err error) {
 	failed := true
-	defer func() {
-		if failed { // or panicked
-			s.mayHaveLeft()
-		}
-	}()
+	defer func() { s.end(failed) }() // also when a panic passes through
 	resp, err = t.RoundTrip(req)
 	switch {
 	case err != nil:
-	case s.stale && !s.mayHaveLeft():
+	case s.stale && !s.handed.Load():
+		if s.end(true); s.handed.Load() {
+			break
+		}
 		err = errClosed
 	default:
 		failed = false
+		if resp.StatusCode >= http.StatusBadRequest && req.Body != nil && s.conn != nil {
+			// A server that answers before it has read the body may go on to drop what
+			// comes, the next request as well, and close: nginx does when what it passes
+			// the body on to has refused it.
+			s.conn.retire()
+		}
 	}
 	return resp, err
 }
 
-// mayHaveLeft ends the request's time on its connection, and reports whether a byte of it
-// may have been handed to one.
-func (s *sending) mayHaveLeft() bool {
-	if s.conn != nil && s.conn.end(s) {
-		s.conn.seal()
+// end ends the request's time on its connection. If it failed, nothing that it still wants
+// to write is written.
+func (s *sending) end(failed bool) {
+	if s.conn != nil {
+		s.conn.end(s, failed)
 	}
-	return s.handed.Load()
 }
 
 // connOf returns the connection of a Transport that is below c, or nil.
