@@ -29,6 +29,8 @@ var Works = []Work{
 	{"mutation", "A mutation over a socket", mutations},
 	{"series", "A hundred mutations in a row", series},
 	{"early", "An answer before the upload has ended", earlyAnswers},
+	{"copies", "Copies of the token in memory", copies},
+	{"idle", "Mutations to a server that closes idle connections", idleServers},
 	{"refresh", "Requests while the token is replaced", refreshes},
 	{"herd", "Ten thousand callers at once", herds},
 	{"outage", "An outage", outages},

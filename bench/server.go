@@ -93,6 +93,18 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	s.api(w, r)
 }
 
+// issued returns the tokens that logins have yielded.
+func (s *server) issued() (tokens []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for token := range s.good {
+		if token != staticToken {
+			tokens = append(tokens, token)
+		}
+	}
+	return tokens
+}
+
 // revoke ends all tokens.
 func (s *server) revoke() {
 	s.mu.Lock()

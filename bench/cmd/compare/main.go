@@ -23,6 +23,7 @@ import (
 )
 
 func main() {
+	bench.RunTask()
 	var names []string
 	for _, w := range bench.Works {
 		names = append(names, w.Name)
