@@ -21,7 +21,7 @@ type idleServer struct {
 // the connection while they were on their way.
 func idleServers(o Options) (Section, error) {
 	const rtt, longest, full = 20 * time.Millisecond, 3 * time.Second, 10_000
-	workers, each := pick(o, 500, 200), pick(o, full/500, 2)
+	workers, each := pick(o, 400, 200), pick(o, full/400, 2)
 	section := Section{Text: fmt.Sprintf("%d callers, each with a client of its own, send a mutation every 0 to %s, over HTTP/1.1 in clear. The server closes connections that are idle, %s away: what it closes while a mutation is on its way to it nobody has read, but the caller cannot know. The distance is made by a network device that sends packets back late, with the kernel's TCP at both ends. In doubt are ErrAmbiguous, and of a peer all errors. Mutations: %d to each server.",
 		workers, inSeconds(longest), inMilliseconds(rtt), workers*each)}
 	link, err := openLink(rtt)
@@ -36,6 +36,10 @@ func idleServers(o Options) (Section, error) {
 	}
 	contestants := []layer{{"ampauth", ampauthStack}, carefulPair}
 
+	stop, err := link.watch()
+	if err != nil {
+		return Section{}, err
+	}
 	var wg sync.WaitGroup
 	var sent atomic.Int64
 	all := len(servers) * len(contestants) * workers * each
@@ -44,11 +48,24 @@ func idleServers(o Options) (Section, error) {
 		for j, c := range contestants {
 			k := i*len(contestants) + j
 			wg.Go(func() {
-				outcomes[k], errs[k] = server.meet(c, link, workers, each, longest, func() { o.progress(int(sent.Add(1)), all) })
+				outcomes[k], errs[k] = server.meet(c, link, workers, each, longest, func() {
+					if n := int(sent.Add(1)); n%100 == 0 {
+						o.progress(n, all)
+					}
+				})
 			})
 		}
 	}
 	wg.Wait()
+	trips, err := stop()
+	if err != nil {
+		return Section{}, err
+	}
+	section.Text += fmt.Sprintf(" The round trip as it was meanwhile: half took at most %s, 99 of 100 at most %s.", asTime(quantile(trips, .5)), asTime(quantile(trips, .99)))
+	loaded := quantile(trips, .5) > 1.5*rtt.Seconds()
+	if loaded {
+		section.Text += " So the machine was too busy for the distance to be right, and what is too much is no verdict."
+	}
 	t := table("", "server", "contestant", "mutations", "in doubt", "of them performed", "called NotSent, but performed", "performed more than once")
 	var ours reckoning
 	for i, server := range servers {
@@ -62,8 +79,12 @@ func idleServers(o Options) (Section, error) {
 			if j == 0 {
 				ours.add(r)
 				pair := outcomes[k+1]
-				section.Goals = append(section.Goals, rarely("mutations in doubt, server with a "+server.what+", RTT "+inMilliseconds(rtt),
-					fmt.Sprintf("itself (%s: %d)", cheapestPair.Name, pair.inDoubt), server.limit, full, r.inDoubt, r.sent))
+				goal := rarely("mutations in doubt, server with a "+server.what+", RTT "+inMilliseconds(rtt),
+					fmt.Sprintf("itself (%s: %d)", cheapestPair.Name, pair.inDoubt), server.limit, full, r.inDoubt, r.sent)
+				if loaded && goal.Missed && server.limit > 0 {
+					goal.Missed, goal.Doubtful = false, true
+				}
+				section.Goals = append(section.Goals, goal)
 			}
 		}
 	}

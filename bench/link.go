@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os/exec"
+	"sync"
 	"time"
 )
 
@@ -21,8 +22,12 @@ type link struct {
 // A packet is on its way.
 type packet struct {
 	due  time.Time
-	data []byte
+	size int
+	data [2048]byte
 }
+
+// packets are those that are not on their way.
+var packets = sync.Pool{New: func() any { return new(packet) }}
 
 // openLink makes a link. It takes Linux, and root. Close it.
 func openLink(rtt time.Duration) (*link, error) {
@@ -42,7 +47,7 @@ func openLink(rtt time.Duration) (*link, error) {
 			return nil, fmt.Errorf("ip %s: %w: %s", args[0], err, out)
 		}
 	}
-	queue := make(chan packet, 1<<16)
+	queue := make(chan *packet, 1<<16)
 	go l.receive(queue)
 	go l.sendBack(queue)
 	return l, nil
@@ -64,16 +69,19 @@ func (l *link) beyond(listener net.Listener) string {
 
 // receive reads what the kernel sends, until the device is closed. A packet that finds
 // the queue full is lost, as on any link.
-func (l *link) receive(queue chan<- packet) {
+func (l *link) receive(queue chan<- *packet) {
 	defer close(queue)
 	const source, destination, payload = 12, 16, 20 // in an IPv4 header
 	for {
-		data := make([]byte, 2048)
-		n, err := l.device.Read(data)
+		p := packets.Get().(*packet)
+		n, err := l.device.Read(p.data[:])
 		if err != nil {
 			return
 		}
+		p.due, p.size = time.Now().Add(l.oneWay), n
+		data := p.data[:n]
 		if n < payload || data[0]>>4 != 4 {
+			packets.Put(p)
 			continue
 		}
 		// The checksums are sums, so that they stay right.
@@ -82,15 +90,68 @@ func (l *link) receive(queue chan<- packet) {
 		copy(data[source:destination], data[destination:payload])
 		copy(data[destination:payload], sender[:])
 		select {
-		case queue <- packet{time.Now().Add(l.oneWay), data[:n]}:
+		case queue <- p:
 		default:
+			packets.Put(p)
 		}
 	}
 }
 
-func (l *link) sendBack(queue <-chan packet) {
+func (l *link) sendBack(queue <-chan *packet) {
 	for p := range queue {
 		time.Sleep(time.Until(p.due))
-		_, _ = l.device.Write(p.data)
+		_, _ = l.device.Write(p.data[:p.size])
+		packets.Put(p)
 	}
+}
+
+// watch measures round trips over the link, on a connection of its own, until it is
+// stopped. They are in seconds.
+func (l *link) watch() (stop func() ([]float64, error), err error) {
+	listener, err := l.listen()
+	if err != nil {
+		return nil, err
+	}
+	echo := make(chan struct{})
+	go func() {
+		defer close(echo)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.Copy(conn, conn)
+	}()
+	conn, err := net.Dial("tcp4", l.beyond(listener))
+	if err != nil {
+		_ = listener.Close()
+		return nil, err
+	}
+	var trips []float64
+	var fault error
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for fault == nil {
+			began := time.Now()
+			if _, fault = conn.Write([]byte{1}); fault == nil {
+				_, fault = conn.Read(make([]byte, 1))
+			}
+			if fault == nil {
+				trips = append(trips, time.Since(began).Seconds())
+			}
+			select {
+			case <-quit:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	return func() ([]float64, error) {
+		close(quit)
+		<-done
+		_, _ = conn.Close(), listener.Close()
+		<-echo
+		return trips, fault
+	}, nil
 }

@@ -31,6 +31,7 @@ var Works = []Work{
 	{"early", "An answer before the upload has ended", earlyAnswers},
 	{"copies", "Copies of the token in memory", copies},
 	{"idle", "Mutations to a server that closes idle connections", idleServers},
+	{"cut", "Mutations that are performed and then cut off", cuts},
 	{"refresh", "Requests while the token is replaced", refreshes},
 	{"herd", "Ten thousand callers at once", herds},
 	{"outage", "An outage", outages},

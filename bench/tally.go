@@ -76,6 +76,9 @@ type reckoning struct {
 // wrong is what must not be, whatever happens.
 func (r reckoning) wrong() int { return r.denied + r.repeated }
 
+// cut is how many were performed without an answer that reached the caller.
+func (r reckoning) cut() int { return r.doubtPerformed + r.denied }
+
 func (r *reckoning) add(other reckoning) {
 	r.sent += other.sent
 	r.inDoubt += other.inDoubt
