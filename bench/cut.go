@@ -146,7 +146,7 @@ func (w cutWay) meet(c layer, workers, cycles int) (reckoning, error) {
 	wg.Wait()
 	_ = relay.Close()
 	server.Close()
-	s.reading.Wait()
+	s.serving.Wait()
 	r := t.reckon()
 	if said != nil && r.cut() == 0 {
 		return r, fmt.Errorf("it cut nothing: %s", said())
@@ -174,10 +174,12 @@ func (w cutWay) cutting() string {
 // A cutServer performs mutations, and cuts the connections of those that ask for it.
 type cutServer struct {
 	tally   *tally
-	reading sync.WaitGroup // those that are closed by half
+	serving sync.WaitGroup // all, those included whose connection the server has given away
 }
 
 func (s *cutServer) handle(w http.ResponseWriter, r *http.Request) {
+	s.serving.Add(1)
+	defer s.serving.Done()
 	cutting := r.Header.Get(cutHeader)
 	if cutting != cutUnread {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -202,7 +204,7 @@ func (s *cutServer) handle(w http.ResponseWriter, r *http.Request) {
 		abort(tcpOf(conn))
 	case cutByHalfClose:
 		endWriting(conn)
-		s.reading.Go(func() { s.readOn(conn, buffered.Reader) })
+		s.readOn(conn, buffered.Reader)
 	case cutUnread:
 		_ = tcpOf(conn).Close()
 	}

@@ -9,7 +9,7 @@ import (
 // all send it over HTTP/1.1, in clear and over TLS.
 func mutations(o Options) (Section, error) {
 	const body = 1 << 10
-	rounds, n, done := pick(o, 25, 3), pick(o, 2000, 64), 0
+	rounds, n, done := pick(o, 25, 3), pick(o, 1000, 64), 0
 	tick := func() {
 		done++
 		o.progress(done, 4*rounds)
