@@ -3,7 +3,7 @@
 // often it happens, and when its caller cannot know.
 //
 //	go run ./cmd/compare          # all of it; writes RESULTS.md and plots/
-//	go run ./cmd/compare -quick   # a look, in about half a minute
+//	go run ./cmd/compare -quick   # a look, in less than a minute
 //
 // Everything runs in one process (but for copies of the token, which are looked for in
 // others), in rounds, every contestant once in each (but for what mostly waits, which

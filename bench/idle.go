@@ -21,7 +21,7 @@ type idleServer struct {
 // the connection while they were on their way.
 func idleServers(o Options) (Section, error) {
 	const rtt, longest, full = 20 * time.Millisecond, 3 * time.Second, 10_000
-	workers, each := pick(o, 400, 200), pick(o, full/400, 2)
+	workers, each := 400, pick(o, full/400, 1)
 	section := Section{Text: fmt.Sprintf("%d callers, each with a client of its own, send a mutation every 0 to %s, over HTTP/1.1 in clear. The server closes connections that are idle, %s away: what it closes while a mutation is on its way to it nobody has read, but the caller cannot know. The distance is made by a network device that sends packets back late, with the kernel's TCP at both ends. In doubt are ErrAmbiguous, and of a peer all errors. Mutations: %d to each server.",
 		workers, inSeconds(longest), inMilliseconds(rtt), workers*each)}
 	link, err := openLink(rtt)
