@@ -48,6 +48,8 @@ var (
 	}
 	// cheapestPair does both jobs at the least cost of all.
 	cheapestPair = layer{"rehttp over x/oauth2", over(rehttpRetry, oauth2Auth)}
+	// carefulPair is the same, told to repeat no POST.
+	carefulPair = layer{cheapestPair.Name + ", no POST repeated", over(rehttpReads, oauth2Auth)}
 )
 
 // over puts a retry layer over an authenticating one. Logins pass by both.

@@ -214,6 +214,16 @@ func rehttpRetry(s setup) sender {
 	))
 }
 
+// rehttpReads repeats the same, but of GET and HEAD alone.
+func rehttpReads(s setup) sender {
+	return rehttpSender(s, rehttp.RetryAll(
+		rehttp.RetryHTTPMethods(http.MethodGet, http.MethodHead),
+		rehttp.RetryAny(
+			rehttp.RetryStatuses(408, 429, 500, 502, 503, 504),
+			rehttp.RetryIsErr(func(err error) bool { return err != nil }),
+		)))
+}
+
 // rehttpExample repeats what the example of rehttp's documentation repeats.
 func rehttpExample(s setup) sender { return rehttpSender(s, rehttp.RetryTemporaryErr()) }
 

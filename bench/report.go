@@ -26,6 +26,12 @@ var Works = []Work{
 	{"get", "A GET that succeeds", requests},
 	{"post", "A POST that succeeds", posts},
 	{"loopback", "Requests over a socket", loopback},
+	{"mutation", "A mutation over a socket", mutations},
+	{"series", "A hundred mutations in a row", series},
+	{"early", "An answer before the upload has ended", earlyAnswers},
+	{"copies", "Copies of the token in memory", copies},
+	{"idle", "Mutations to a server that closes idle connections", idleServers},
+	{"cut", "Mutations that are performed and then cut off", cuts},
 	{"refresh", "Requests while the token is replaced", refreshes},
 	{"herd", "Ten thousand callers at once", herds},
 	{"outage", "An outage", outages},
@@ -170,6 +176,14 @@ func atMost(what, against string, limit float64, measured estimate, format func(
 // counted is a goal for a number of things.
 func counted(what, against, reach, measured string, holds bool) Goal {
 	return Goal{What: what, Against: against, Reach: reach, Measured: measured, Missed: !holds, Counted: true}
+}
+
+// rarely is a goal for how many of so many mutations end badly. A count of fewer than
+// that decides only what is already too much.
+func rarely(what, against string, limit, of, bad, sent int) Goal {
+	g := counted(what, against, fmt.Sprintf("at most %d of %d", limit, of), fmt.Sprintf("%d of %d", bad, sent), bad <= limit)
+	g.Doubtful = bad <= limit && bad*of > limit*sent
+	return g
 }
 
 // markdown returns t with its columns aligned.

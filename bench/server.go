@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,30 +16,54 @@ import (
 )
 
 // A server is an API behind a login, on a loopback socket. Every login yields
-// another token; those of before stay good until they are revoked.
+// another token; those of before stay good until they are revoked,
+// and so does that of staticLogin.
 type server struct {
 	*httptest.Server
 	loginTime time.Duration    // how long a login takes
 	api       http.HandlerFunc // what it does for who is logged in
 
-	logins atomic.Int64
+	logins, connections, handshakes atomic.Int64 // that were begun
 
 	mu   sync.Mutex // guards good
 	good map[string]bool
 }
 
-// serve starts a server. Close it.
-func serve(http2 bool, loginTime time.Duration, api http.HandlerFunc) *server {
-	s := &server{loginTime: loginTime, api: api, good: make(map[string]bool)}
+// serve starts a server: HTTP/1.1 in clear, or HTTP/2 and HTTP/1.1 over TLS. Close it.
+func serve(secure bool, loginTime time.Duration, api http.HandlerFunc) *server {
+	s := newServer(api)
+	s.loginTime = loginTime
+	s.start(secure)
+	return s
+}
+
+// newServer returns a server that is not started yet.
+func newServer(api http.HandlerFunc) *server {
+	s := &server{api: api, good: map[string]bool{staticToken: true}}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.handle))
-	if http2 {
-		s.EnableHTTP2 = true
-		s.TLS = &tls.Config{NextProtos: []string{"h2", "http/1.1"}} // httptest's own would be h2 alone
-		s.StartTLS()
-	} else {
-		s.Start()
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // it would tell of connections that broke
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.connections.Add(1)
+		}
 	}
 	return s
+}
+
+func (s *server) start(secure bool) {
+	if !secure {
+		s.Start()
+		return
+	}
+	s.EnableHTTP2 = true
+	s.TLS = &tls.Config{
+		NextProtos: []string{"h2", "http/1.1"}, // httptest's own would be h2 alone
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			s.handshakes.Add(1)
+			return nil, nil
+		},
+	}
+	s.StartTLS()
 }
 
 // apiURL is where the API is.
@@ -68,6 +93,18 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	s.api(w, r)
 }
 
+// issued returns the tokens that logins have yielded.
+func (s *server) issued() (tokens []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for token := range s.good {
+		if token != staticToken {
+			tokens = append(tokens, token)
+		}
+	}
+	return tokens
+}
+
 // revoke ends all tokens.
 func (s *server) revoke() {
 	s.mu.Lock()
@@ -79,6 +116,18 @@ func (s *server) revoke() {
 func (s *server) transport(n int) *http.Transport {
 	t := s.Client().Transport.(*http.Transport).Clone()
 	t.MaxConnsPerHost, t.MaxIdleConns, t.MaxIdleConnsPerHost = n, n, n
+	return t
+}
+
+// onlyHTTP1 returns a transport like t, for HTTP/1.1 alone.
+func onlyHTTP1(t *http.Transport) *http.Transport {
+	t = t.Clone()
+	t.ForceAttemptHTTP2, t.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{}
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	if t.TLSClientConfig != nil {
+		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	}
 	return t
 }
 
@@ -100,8 +149,27 @@ func reset(w http.ResponseWriter) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
+	abort(tcpOf(conn))
+}
+
+// abort closes conn so that the other side gets a reset.
+func abort(conn *net.TCPConn) {
+	_ = conn.SetLinger(0)
 	_ = conn.Close()
+}
+
+// tcpOf returns conn, or what is below its TLS.
+func tcpOf(conn net.Conn) *net.TCPConn {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	return conn.(*net.TCPConn)
+}
+
+// endWriting ends the server's side of conn, with a FIN and, over TLS, close_notify.
+func endWriting(conn net.Conn) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		_ = secure.CloseWrite()
+	}
+	_ = tcpOf(conn).CloseWrite()
 }

@@ -24,8 +24,10 @@ func static() http.RoundTripper {
 var staticLogin = sender(func(req *http.Request) (*http.Response, error) {
 	_ = req.Body.Close()
 	return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: -1,
-		Body: io.NopCloser(bytes.NewReader([]byte(`{"token":"0123456789abcdef0123456789abcdef01234567"}`)))}, nil
+		Body: io.NopCloser(bytes.NewReader([]byte(`{"token":"` + staticToken + `"}`)))}, nil
 })
+
+const staticToken = "0123456789abcdef0123456789abcdef01234567"
 
 // twoBytes can be read and closed again and again without allocating.
 type twoBytes struct{}
