@@ -85,7 +85,7 @@ func (s *sending) send(t *http.Transport, req *http.Request) (resp *http.Respons
 		err = errClosed
 	default:
 		failed = false
-		if resp.StatusCode >= http.StatusBadRequest && req.Body != nil && s.conn != nil {
+		if resp.StatusCode >= http.StatusBadRequest && s.conn != nil && isLong(req) {
 			// A server that answers before it has read the body may go on to drop what
 			// comes, the next request as well, and close: nginx does when what it passes
 			// the body on to has refused it.
@@ -93,6 +93,12 @@ func (s *sending) send(t *http.Transport, req *http.Request) (resp *http.Respons
 		}
 	}
 	return resp, err
+}
+
+// isLong reports whether the body of req does not leave together with the header, in the
+// first 4 KiB that net/http writes, so that an answer may come before all of it has arrived.
+func isLong(req *http.Request) bool {
+	return req.Body != nil && req.Body != (emptyBody{}) && (req.ContentLength <= 0 || req.ContentLength > 4<<10)
 }
 
 // end ends the request's time on its connection. If it failed, nothing that it still wants
