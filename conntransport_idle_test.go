@@ -1,8 +1,10 @@
 package ampauth_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/ampauth/ampauth/internal/fakeamp"
 	"github.com/ampauth/ampauth/internal/hostile"
 	"github.com/ampauth/ampauth/internal/memnet"
+	"golang.org/x/time/rate"
 )
 
 func TestConnectionForMutationsIsKeptForMutationIdle(t *testing.T) {
@@ -166,6 +169,47 @@ func TestMutationWithoutABodyIsPerformedOnceOverHTTP2(t *testing.T) {
 				t.Errorf("%s, code %d: %v after %d effects, want an error after 1", method, code, err, n)
 			}
 			rt.CloseIdleConnections()
+		}
+	}
+}
+
+// A kept connection that is found closed is no attempt: no wait, no token of the limiter,
+// no retry of the budget, and it does not show.
+func TestConnectionThatWasClosedWhileIdleIsNoAttempt(t *testing.T) {
+	for name, layer := range map[string]func(http.RoundTripper) http.RoundTripper{
+		"directly":      func(rt http.RoundTripper) http.RoundTripper { return rt },
+		"below a layer": func(rt http.RoundTripper) http.RoundTripper { return stubHeaderLayer(rt) },
+	} {
+		for _, body := range []any{[]byte("x"), nil, io.Reader(struct{ io.Reader }{strings.NewReader("once")})} {
+			t.Run(fmt.Sprintf("%s, body %T", name, body), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					l := memnet.Listen()
+					var seen []string
+					server := &httptest.Server{Listener: l, Config: &http.Server{IdleTimeout: 500 * time.Millisecond, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+						content, _ := io.ReadAll(r.Body)
+						seen = append(seen, string(content))
+					})}}
+					server.Start()
+					defer server.Close()
+					conns := &ampauth.ConnTransport{Base: &http.Transport{DialContext: l.DialContext}, MutationIdle: time.Hour}
+					defer conns.CloseIdleConnections()
+					const burst = 10
+					limiter := rate.NewLimiter(rate.Every(1000*time.Hour), burst)
+					rt := &ampauth.RetryTransport{Base: layer(conns), Limiter: limiter, Retry: ampauth.RetryConfig{MaxAttempts: 1}}
+					stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, ampauth.MutatingOperation, []byte("first")))
+					time.Sleep(time.Second)
+					var status int
+					took := ampElapsed(func() {
+						status = stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, ampauth.MutatingOperation, body))
+					})
+					if status != 200 || took != 0 || len(seen) != 2 || l.Dials() != 2 {
+						t.Errorf("status %d after %v, %d requests, %d connections; want 200 at once, 2, 2", status, took, len(seen), l.Dials())
+					}
+					if used := burst - limiter.Tokens(); used > 2.1 {
+						t.Errorf("two mutations took %.0f tokens of the limiter", used)
+					}
+				})
+			})
 		}
 	}
 }

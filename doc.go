@@ -31,7 +31,9 @@
 //
 // Whether a request is sent again depends on what it is ([Operation]) and on how
 // far it got ([Outcome]); [RetryTransport] has the rules. A mutation that may have
-// been performed is never repeated: its error Is [ErrAmbiguous].
+// been performed is never repeated: its error Is [ErrAmbiguous]. Mutations have
+// connections of their own, which prove when nothing has left; [ConnTransport] says what
+// is assumed of them, and what they leave open when a call is over.
 //
 // # Secrets
 //

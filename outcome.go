@@ -11,8 +11,8 @@ type Outcome int
 const (
 	// Ambiguous is the zero value: bytes may have left and no answer came.
 	Ambiguous Outcome = iota
-	// NotSent means that it is proved that the server did not get the request: this
-	// package's own connection for it was never there; or over somebody else's layers the
+	// NotSent means that it is proved that the server did not get the request: no byte of
+	// it was handed to a connection of a [ConnTransport]; or over somebody else's layers the
 	// trace of net/http told of a connection to its host that failed, and the error is
 	// that very failure; or no connection came about and nobody began to read the body
 	// that it has. (Of a SafeOperation the type of the error says that its last try did
