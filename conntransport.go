@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/atmostonce"
@@ -48,9 +49,14 @@ type ConnTransport struct {
 	// a server closed a connection that it took for idle.
 	MutationIdle time.Duration
 
-	once  sync.Once // sets what follows
+	once sync.Once
+	made atomic.Pointer[connections] // by once; no printer follows it to what was sent
+}
+
+// connections are what a ConnTransport sends over.
+type connections struct {
 	base  http.RoundTripper
-	conns atmostonce.Transport
+	own   atmostonce.Transport
 	pools livepool.Pools
 }
 
@@ -60,73 +66,87 @@ var _ http.RoundTripper = (*ConnTransport)(nil)
 // 5 s of Apache and Node.js.
 const defaultMutationIdle = time.Second
 
-func (t *ConnTransport) resolve() {
-	t.base = http.DefaultTransport
-	if t.Base != nil {
-		t.base = t.Base
-	}
-	base, _ := t.base.(*http.Transport)
-	t.conns.Base, t.pools.Base = base, base
-	t.conns.Idle = t.MutationIdle
-	if t.MutationIdle == 0 {
-		t.conns.Idle = defaultMutationIdle
-	}
-	t.conns.Outside = forDialer
-}
-
 // over returns rt, or t over it if it is an *http.Transport and nothing more.
 func (t *ConnTransport) over(rt http.RoundTripper) http.RoundTripper {
 	base, ok := rt.(*http.Transport)
 	if !ok {
 		return rt
 	}
-	t.once.Do(func() {
-		t.Base = base
-		t.resolve()
-	})
+	t.once.Do(func() { t.make(base) })
 	return t
+}
+
+func (t *ConnTransport) connections() *connections {
+	t.once.Do(func() {
+		if t.Base != nil {
+			t.make(t.Base)
+		} else {
+			t.make(http.DefaultTransport)
+		}
+	})
+	return t.made.Load()
+}
+
+func (t *ConnTransport) make(base http.RoundTripper) {
+	c := &connections{base: base}
+	c.own.Base, _ = base.(*http.Transport)
+	c.pools.Base = c.own.Base
+	c.own.Idle = t.MutationIdle
+	if t.MutationIdle == 0 {
+		c.own.Idle = defaultMutationIdle
+	}
+	c.own.Outside = forDialer
+	t.made.Store(c)
 }
 
 // RoundTrip implements http.RoundTripper. Its errors are those of Base.
 func (t *ConnTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.roundTrip(req, attemptOf(req))
-	return resp, err
+	return t.roundTrip(req, attemptOf(req))
 }
 
 // roundTrip sends req, which belongs to the attempt a, if any.
 func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response, error) {
-	t.once.Do(t.resolve)
+	c := t.connections()
 	if a == nil {
-		return t.base.RoundTrip(req)
+		return c.base.RoundTrip(req)
 	}
-	if t.pools.Base == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
-		return roundTrip(t.base, req, a)
+	if c.own.Base == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
+		return roundTrip(c.base, req, a)
 	}
+	sent := req
 	if body, ok := req.Body.(*sentBody); ok {
 		// net/http knows what it does with a body of a known type; from here on it counts as read.
 		body.begun.Store(true)
-		req = req.WithContext(req.Context())
-		req.Body = body.ReadCloser
+		sent = req.WithContext(req.Context())
+		sent.Body = body.ReadCloser
 	}
+	var resp *http.Response
+	var err error
 	switch {
-	case a.apart && t.conns.SpeaksHTTP1(req.URL):
-		return t.sendOnce(req, a)
+	case a.apart && c.own.SpeaksHTTP1(req.URL):
+		resp, err = c.sendOnce(sent, a)
+	case a.mutates:
+		resp, err = c.sendPooled(sent, a, atmostonce.RoundTripOver)
 	default:
-		return t.sendPooled(req, a)
+		resp, err = c.sendPooled(sent, a, (*http.Transport).RoundTrip)
 	}
+	if resp != nil && resp.Request == sent {
+		resp.Request = req
+	}
+	return resp, err
 }
 
 // sendOnce sends req over a connection for mutations.
-func (t *ConnTransport) sendOnce(req *http.Request, a *attempt) (*http.Response, error) {
+func (c *connections) sendOnce(req *http.Request, a *attempt) (*http.Response, error) {
 	ctx := req.Context()
 	if a.direct {
 		ctx = dialContext{a, a.caller.Context()} // no trace: there is no other way that req could have gone
 	}
 	sent := req.WithContext(ctx)
 	sent.Body = a.unmasked(req)
-	send := t.conns.RoundTrip
+	send := c.own.RoundTrip
 	if a.fresh {
-		send = t.conns.RoundTripFresh
+		send = c.own.RoundTripFresh
 	}
 	tries := &a.note().tries
 	tries.begun.Add(1)
@@ -141,26 +161,28 @@ func (t *ConnTransport) sendOnce(req *http.Request, a *attempt) (*http.Response,
 	return resp, err
 }
 
-// sendPooled sends req over the connections of Base, or of a clone of it.
-func (t *ConnTransport) sendPooled(req *http.Request, a *attempt) (*http.Response, error) {
-	use, over := t.pools.Use(req.URL.Host)
-	send := over.RoundTrip
+// sendPooled sends req by send over the connections of Base, or of a clone of it.
+func (c *connections) sendPooled(req *http.Request, a *attempt, send func(*http.Transport, *http.Request) (*http.Response, error)) (*http.Response, error) {
+	use, over := c.pools.Use(req.URL.Host)
+	sent := req
 	if a.mutates {
-		req = req.WithContext(req.Context())
-		req.Body = a.unmasked(req)
-		send = func(req *http.Request) (*http.Response, error) { return atmostonce.RoundTripOver(over, req) }
+		sent = req.WithContext(req.Context())
+		sent.Body = a.unmasked(req)
 	}
-	resp, err := send(req)
+	resp, err := send(over, sent)
 	switch {
 	case err == nil:
 		a.note().pool.Store(use.Pool)
 		use.Answered(resp)
 	case a.timedOut():
-		if t.pools.TimedOut(use, pingTime(a.limit)) {
+		if c.pools.TimedOut(use, pingTime(a.limit)) {
 			a.state.Or(stateAvoidPool)
 		}
 	case a.Err() == context.DeadlineExceeded:
-		t.pools.GivenUp(use, pingTime(a.limit))
+		c.pools.GivenUp(use, pingTime(a.limit))
+	}
+	if resp != nil && resp.Request == sent {
+		resp.Request = req
 	}
 	return resp, err
 }
@@ -177,13 +199,14 @@ func pingTime(timeout time.Duration) time.Duration {
 
 // CloseIdleConnections closes what is idle of Base's connections and of its own.
 func (t *ConnTransport) CloseIdleConnections() {
-	t.once.Do(t.resolve)
-	closeIdleConnections(t.base)
+	closeIdleConnections(t.connections().base)
 	t.closeIdle()
 }
 
 // closeIdle closes what is idle of its own connections.
 func (t *ConnTransport) closeIdle() {
-	t.conns.CloseIdleConnections()
-	t.pools.CloseIdleConnections()
+	if c := t.made.Load(); c != nil {
+		c.own.CloseIdleConnections()
+		c.pools.CloseIdleConnections()
+	}
 }

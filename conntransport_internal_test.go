@@ -34,7 +34,7 @@ func TestUsersTransportHasOneConnTransportOverIt(t *testing.T) {
 	retry := client.retry.retry()
 	requests := retry.base().(*AuthTransport).base().(*ConnTransport)
 	logins := client.Tokens.wire.retry().base().(*ConnTransport)
-	if requests != logins || requests.Base != users || requests.MutationIdle != time.Minute {
-		t.Errorf("requests go over %p and logins over %p, Base is the user's: %v, MutationIdle is %v", requests, logins, requests.Base == users, requests.MutationIdle)
+	if requests != logins || requests.made.Load().own.Base != users || requests.MutationIdle != time.Minute {
+		t.Errorf("requests go over %p and logins over %p, Base is the user's: %v, MutationIdle is %v", requests, logins, requests.made.Load().own.Base == users, requests.MutationIdle)
 	}
 }

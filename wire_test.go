@@ -396,7 +396,7 @@ func (end *wireEnd) verdict(log []hostile.Entry) string {
 	switch doubtful := errors.Is(ours, ampauth.ErrAmbiguous); {
 	case doubtful != (end.call.mutates && ours.Outcome == ampauth.Ambiguous):
 		return "ErrAmbiguous is for mutations of which nothing is known, and for all of them"
-	case ours.Outcome == ampauth.Answered && !errors.Is(ours, context.Canceled) && !(end.call.timed && ours.Timeout()):
+	case ours.Outcome == ampauth.Answered && !errors.Is(ours, context.Canceled) && !(end.call.timed && ours.Timeout()) && !redirected(log):
 		return "there was an answer, and the caller, who stayed, did not get it"
 	case !end.call.mutates && end.call.method == "GET":
 		// It is not traced, and net/http may have repeated it and not got a connection then.
@@ -406,6 +406,16 @@ func (end *wireEnd) verdict(log []hostile.Entry) string {
 		return "the error says NotSent, yet it arrived"
 	}
 	return ""
+}
+
+// redirected reports whether the last answer was a redirect, which http.Client follows: the
+// next hop may find no connection.
+func redirected(log []hostile.Entry) bool {
+	if len(log) == 0 {
+		return false
+	}
+	f := faultNamed(log[len(log)-1].Step)
+	return f != nil && f.Status/100 == 3
 }
 
 func (end *wireEnd) verdictOnAnswer(log []hostile.Entry, effects int, bodyErr *ampauth.Error) string {
