@@ -62,6 +62,7 @@ type attemptNotes struct {
 // ownTries are the tries of an attempt that went over connections for mutations.
 type ownTries struct {
 	begun, unsent atomic.Int32 // in all, and those of which nothing left
+	afterOthers   atomic.Bool  // somebody had begun to read the body before the first
 	last          atomic.Pointer[atmostonce.UnsentError]
 }
 
@@ -281,17 +282,34 @@ func (a *attempt) answeredOnce() bool {
 
 // unsent returns the proof that nothing of the attempt has left, or nil: err is, or wraps,
 // that of its last try over a connection for mutations, there are proofs of all the others,
-// and there was no connection of another kind.
+// and there was no connection of another kind that it can have gone over.
 func (a *attempt) unsent(err error) *atmostonce.UnsentError {
 	notes := a.notes.Load()
 	if notes == nil {
 		return nil
 	}
-	last, trace := notes.tries.last.Load(), notes.trace.Load()
-	if last == nil || !wraps(err, last) || notes.tries.begun.Load() != notes.tries.unsent.Load() || trace != nil && trace.HadAny() {
+	tries, trace := &notes.tries, notes.trace.Load()
+	last := tries.last.Load()
+	switch {
+	case last == nil, !wraps(err, last), tries.begun.Load() != tries.unsent.Load():
+		return nil
+	case trace != nil && (trace.Had() || tries.afterOthers.Load() && trace.HadAny()):
 		return nil
 	}
 	return last
+}
+
+// try takes note of a try over a connection for mutations. What was sent to another host
+// before, with this body, may have been another try.
+func (a *attempt) try() *ownTries {
+	tries := &a.note().tries
+	whole := a.whole.Load()
+	if tries.begun.Add(1) == 1 && whole != nil {
+		if body, ok := whole.request.Body.(*sentBody); ok {
+			tries.afterOthers.Store(body.begun.Load())
+		}
+	}
+	return tries
 }
 
 // refusal returns the report of a token that the API did not accept, or nil.

@@ -113,6 +113,11 @@ func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response
 	if c.own.Base == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
 		return roundTrip(c.base, req, a)
 	}
+	apart := a.apart && c.own.SpeaksHTTP1(req.URL)
+	var tries *ownTries
+	if apart {
+		tries = a.try()
+	}
 	sent := req
 	if body, ok := req.Body.(*sentBody); ok {
 		// net/http knows what it does with a body of a known type; from here on it counts as read.
@@ -123,8 +128,8 @@ func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response
 	var resp *http.Response
 	var err error
 	switch {
-	case a.apart && c.own.SpeaksHTTP1(req.URL):
-		resp, err = c.sendOnce(sent, a)
+	case apart:
+		resp, err = c.sendOnce(sent, a, tries)
 	case a.mutates:
 		resp, err = c.sendPooled(sent, a, atmostonce.RoundTripOver)
 	default:
@@ -137,7 +142,7 @@ func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response
 }
 
 // sendOnce sends req over a connection for mutations.
-func (c *connections) sendOnce(req *http.Request, a *attempt) (*http.Response, error) {
+func (c *connections) sendOnce(req *http.Request, a *attempt, tries *ownTries) (*http.Response, error) {
 	ctx := req.Context()
 	if a.direct {
 		ctx = dialContext{a, a.caller.Context()} // no trace: there is no other way that req could have gone
@@ -148,8 +153,6 @@ func (c *connections) sendOnce(req *http.Request, a *attempt) (*http.Response, e
 	if a.fresh {
 		send = c.own.RoundTripFresh
 	}
-	tries := &a.note().tries
-	tries.begun.Add(1)
 	resp, err := send(sent)
 	if resp != nil {
 		resp.Request = req

@@ -180,7 +180,7 @@ func stormCall(seed uint64, n int) wireCall {
 	fits := func(wireKind) bool { return true }
 	switch turn := &wireFaults[n%len(wireFaults)]; {
 	case turn.ofConnection():
-		worlds = []string{"HTTP/1.1 over TLS", "both"} // where a dial is a mutation's own, when there is one
+		worlds = []string{"HTTP/1.1 over TLS, a connection each"} // where every mutation dials
 		fits = func(k wireKind) bool { return k.mutates }
 		call.dials[0] = turn
 	case turn.http2:

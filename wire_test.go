@@ -99,7 +99,8 @@ type wireWorld struct {
 	*ampauth.Client
 	protocol hostile.Protocol
 	server   *hostile.Server
-	pool     *http.Transport // of the user's, if it is not the client's own
+	pool     *http.Transport   // of the user's, if it is not the client's own
+	lower    http.RoundTripper // what a layer sends over: pool, or a ConnTransport over it
 	call     func(n int) wireCall
 	logins   atomic.Int64
 	timed    *ampauth.Client  // the same, with a Timeout
@@ -118,19 +119,24 @@ var wireWorlds = map[string]struct {
 	own      bool
 	layer    func(*wireWorld, *http.Request) (*http.Response, error)
 	restless bool // the layer tries again by itself, so that some answers prove nothing
+	conns    bool // there is a ConnTransport below the layer
+	idle     time.Duration
 }{
-	"HTTP/1.1":                                {protocol: hostile.HTTP1, own: true},
-	"HTTP/1.1 over TLS":                       {protocol: hostile.HTTP1TLS},
-	"HTTP/1.1 under a layer":                  {protocol: hostile.HTTP1, layer: (*wireWorld).pass},
-	"HTTP/1.1 under a layer that asks":        {protocol: hostile.HTTP1, layer: (*wireWorld).ask},
-	"HTTP/1.1 under a layer that tries again": {protocol: hostile.HTTP1, layer: (*wireWorld).failOver, restless: true},
+	"HTTP/1.1":                                 {protocol: hostile.HTTP1, own: true},
+	"HTTP/1.1 over TLS":                        {protocol: hostile.HTTP1TLS},
+	"HTTP/1.1 over TLS, a connection each":     {protocol: hostile.HTTP1TLS, idle: -1},
+	"HTTP/1.1 under a layer, with conns":       {protocol: hostile.HTTP1, layer: (*wireWorld).pass, conns: true},
+	"both under a layer that asks, with conns": {protocol: hostile.HTTP2AndHTTP1, layer: (*wireWorld).ask, conns: true},
+	"HTTP/1.1 under a layer":                   {protocol: hostile.HTTP1, layer: (*wireWorld).pass},
+	"HTTP/1.1 under a layer that asks":         {protocol: hostile.HTTP1, layer: (*wireWorld).ask},
+	"HTTP/1.1 under a layer that tries again":  {protocol: hostile.HTTP1, layer: (*wireWorld).failOver, restless: true},
 	"both":                           {protocol: hostile.HTTP2AndHTTP1},
 	"HTTP/2":                         {protocol: hostile.HTTP2},
 	"HTTP/2 under a layer":           {protocol: hostile.HTTP2, layer: (*wireWorld).pass},
 	"HTTP/2 under a layer that asks": {protocol: hostile.HTTP2, layer: (*wireWorld).ask},
 }
 
-func (w *wireWorld) pass(req *http.Request) (*http.Response, error) { return w.pool.RoundTrip(req) }
+func (w *wireWorld) pass(req *http.Request) (*http.Response, error) { return w.lower.RoundTrip(req) }
 
 // ask has each request signed by HTTP, and dumps it, with its context.
 func (w *wireWorld) ask(req *http.Request) (*http.Response, error) {
@@ -149,7 +155,7 @@ func (w *wireWorld) ask(req *http.Request) (*http.Response, error) {
 	_, _ = io.Copy(io.Discard, resp.Body)
 	_ = resp.Body.Close()
 	dumped.Body = req.Body
-	return w.pool.RoundTrip(dumped)
+	return w.lower.RoundTrip(dumped)
 }
 
 // failOver has a first way that is refused, a second one out of sight of the trace, and
@@ -163,7 +169,7 @@ func (w *wireWorld) failOver(req *http.Request) (*http.Response, error) {
 	hidden := req.WithContext(context.WithValue(context.Background(), wireKey{}, req.Context().Value(wireKey{})))
 	ctx, cancel := context.WithCancel(hidden.Context())
 	stop := context.AfterFunc(req.Context(), cancel)
-	resp, err := w.pool.RoundTrip(hidden.WithContext(ctx))
+	resp, err := w.lower.RoundTrip(hidden.WithContext(ctx))
 	if err != nil {
 		defer cancel()
 		defer stop()
@@ -202,7 +208,11 @@ func newWireWorld(t *testing.T, name string, call func(n int) wireCall, change .
 			DialContext: w.dial, TLSClientConfig: w.server.TLSConfig(), ForceAttemptHTTP2: true,
 			MaxIdleConnsPerHost: 100,
 		}
-		cfg.HTTPClient = &http.Client{Transport: w.pool}
+		w.lower = w.pool
+		if kind.conns {
+			w.lower = &ampauth.ConnTransport{Base: w.pool}
+		}
+		cfg.HTTPClient, cfg.MutationIdle = &http.Client{Transport: w.pool}, kind.idle
 		if kind.layer != nil {
 			w.signer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "signed") }))
 			cfg.HTTPClient.Transport = roundTripFunc(func(req *http.Request) (*http.Response, error) { return kind.layer(w, req) })
@@ -238,7 +248,7 @@ func (w *wireWorld) end() {
 		w.signer.Close()
 	}
 	if w.pool != nil {
-		w.pool.CloseIdleConnections()
+		w.lower.(interface{ CloseIdleConnections() }).CloseIdleConnections()
 	}
 	w.server.Close()
 	w.mu.Lock()

@@ -71,11 +71,15 @@ func (c *conn) end(s *sending, failed bool) {
 	}
 }
 
-// retire has no further request written.
-func (c *conn) retire() {
+// retire has no further request written, unless another one than that of s has it already.
+func (c *conn) retire(s *sending) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.user != nil && c.user != s {
+		return false
+	}
 	c.life = max(c.life, ended)
+	return true
 }
 
 // seal has everything refused that still wants to be written.

@@ -15,26 +15,27 @@ import (
 // A sending is a request on its way. It is the context of the request, so that net/http
 // tells it which connection the request gets.
 type sending struct {
-	context.Context // the caller's
-	trace           httptrace.ClientTrace
-	theirs          func(httptrace.GotConnInfo) // of the caller's trace; may be nil
+	context.Context                        // the caller's
+	trace           httptrace.ClientTrace  // the caller's as well, with what is heard here
+	theirs          *httptrace.ClientTrace // the caller's; may be nil
 
 	// Set by RoundTrip's goroutine alone, in which net/http tells of connections.
 	connected bool
 	conn      *conn // the last one; nil if it is none of the Transport's
 	stale     bool  // conn had been used, or had waited
 
-	handed atomic.Bool // a byte of the request may have been handed to a connection; written under the lock of the connection
+	ends   atomic.Int32 // how many of these are over: the request, its use of a connection that takes no other
+	handed atomic.Bool  // a byte of the request may have been handed to a connection; written under the lock of the connection
 }
 
 type sendingKey struct{}
 
 func newSending(ctx context.Context) *sending {
 	s := &sending{Context: ctx}
-	if trace := httptrace.ContextClientTrace(ctx); trace != nil {
-		s.trace, s.theirs = *trace, trace.GotConn
+	if s.theirs = httptrace.ContextClientTrace(ctx); s.theirs != nil {
+		s.trace = *s.theirs
 	}
-	s.trace.GotConn = s.gotConn
+	s.trace.GotConn, s.trace.PutIdleConn = s.gotConn, s.putIdleConn
 	return s
 }
 
@@ -50,8 +51,8 @@ func (s *sending) Value(key any) any {
 }
 
 func (s *sending) gotConn(info httptrace.GotConnInfo) {
-	if s.theirs != nil {
-		s.theirs(info)
+	if s.theirs != nil && s.theirs.GotConn != nil {
+		s.theirs.GotConn(info)
 	}
 	s.end(true) // net/http repeats by itself what it could not write
 	next := connOf(info.Conn)
@@ -67,6 +68,23 @@ func (s *sending) gotConn(info httptrace.GotConnInfo) {
 		return
 	}
 	next.begin(s)
+}
+
+func (s *sending) putIdleConn(err error) {
+	if s.theirs != nil && s.theirs.PutIdleConn != nil {
+		s.theirs.PutIdleConn(err)
+	}
+	if err == nil {
+		s.closeAtTheSecond()
+	}
+}
+
+// closeAtTheSecond closes a connection that takes no other request as soon as it is both
+// idle and known to be such.
+func (s *sending) closeAtTheSecond() {
+	if s.ends.Add(1) == 2 {
+		_ = s.conn.Conn.Close()
+	}
 }
 
 // send sends req over t. An answer that a kept connection had in store before a byte of
@@ -89,7 +107,9 @@ func (s *sending) send(t *http.Transport, req *http.Request) (resp *http.Respons
 			// A server that answers before it has read the body may go on to drop what
 			// comes, the next request as well, and close: nginx does when what it passes
 			// the body on to has refused it.
-			s.conn.retire()
+			if s.conn.retire(s) {
+				s.closeAtTheSecond()
+			}
 		}
 	}
 	return resp, err
