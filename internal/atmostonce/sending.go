@@ -52,7 +52,7 @@ func (s *sending) Value(key any) any {
 
 func (s *sending) gotConn(info httptrace.GotConnInfo) {
 	if s.theirs != nil && s.theirs.GotConn != nil {
-		s.theirs.GotConn(info)
+		defer s.theirs.GotConn(info) // when the connection is the request's
 	}
 	s.end(true) // net/http repeats by itself what it could not write
 	next := connOf(info.Conn)

@@ -1,0 +1,148 @@
+package livepool
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+const ping = 2 * time.Second
+
+var (
+	http1 = &http.Response{ProtoMajor: 1}
+	http2 = &http.Response{ProtoMajor: 2}
+)
+
+func TestSilentPoolIsLeftOnceForAll(t *testing.T) {
+	p := &Pools{Base: new(http.Transport)}
+	before, over := p.Use("host")
+	if over != p.Base {
+		t.Fatal("the first requests do not go over Base")
+	}
+	before.Answered(http2)
+	var waiting []Use
+	for range 100 {
+		use, _ := p.Use("host")
+		waiting = append(waiting, use)
+	}
+	var wg sync.WaitGroup
+	for _, use := range waiting {
+		wg.Go(func() {
+			if !p.TimedOut(use, ping) {
+				t.Error("nothing arrived, and yet the pool is not to be avoided")
+			}
+		})
+	}
+	wg.Wait()
+	_, over = p.Use("host")
+	_, again := p.Use("host")
+	if over == p.Base || over != again {
+		t.Error("want one clone of Base that all go over")
+	}
+	if h := over.HTTP2; h.SendPingTimeout != ping || h.PingTimeout != ping {
+		t.Errorf("the clone pings after %v and waits for %v, want %v each", h.SendPingTimeout, h.PingTimeout, ping)
+	}
+	if _, other := p.Use("another"); other != p.Base {
+		t.Error("another host does not go over Base")
+	}
+}
+
+func TestSlowAnswerLeavesALivelyPool(t *testing.T) {
+	for _, test := range []struct {
+		lively *http.Response
+		avoid  bool // over HTTP/1.1 the next connection of the pool may be as silent
+	}{{http1, true}, {http2, false}} {
+		p := &Pools{Base: new(http.Transport)}
+		slow, _ := p.Use("host")
+		lively, _ := p.Use("host")
+		lively.Answered(test.lively)
+		if avoid := p.TimedOut(slow, ping); avoid != test.avoid {
+			t.Errorf("HTTP/%d: avoid %v, want %v", test.lively.ProtoMajor, avoid, test.avoid)
+		}
+		if _, over := p.Use("host"); over != p.Base {
+			t.Errorf("HTTP/%d: the pool was left though answers came", test.lively.ProtoMajor)
+		}
+		stream, _ := p.Use("host")
+		slow, _ = p.Use("host")
+		stream.Arrived() // a part of a body
+		if p.TimedOut(slow, ping); p.hosts["host"].transport != p.Base {
+			t.Errorf("HTTP/%d: the pool was left though a body arrived", test.lively.ProtoMajor)
+		}
+	}
+}
+
+func TestThreeWhoGiveUpInARowLeaveThePool(t *testing.T) {
+	p := &Pools{Base: new(http.Transport)}
+	giveUp := func() {
+		use, _ := p.Use("host")
+		p.GivenUp(use, ping)
+	}
+	giveUp()
+	giveUp()
+	use, _ := p.Use("host")
+	use.Answered(http2)
+	giveUp()
+	giveUp()
+	if _, over := p.Use("host"); over != p.Base {
+		t.Fatal("the pool was left after two in a row")
+	}
+	giveUp()
+	if _, over := p.Use("host"); over == p.Base {
+		t.Error("the pool was kept after three in a row")
+	}
+}
+
+func TestHostsAreBounded(t *testing.T) {
+	p := &Pools{Base: new(http.Transport)}
+	for i := range 10 * maxHosts {
+		use, _ := p.Use(fmt.Sprint(i))
+		p.TimedOut(use, ping)
+	}
+	if len(p.hosts) > maxHosts {
+		t.Errorf("%d hosts are remembered, want at most %d", len(p.hosts), maxHosts)
+	}
+}
+
+func TestCloneFollowsAReplacedTLSConfiguration(t *testing.T) {
+	p := &Pools{Base: &http.Transport{TLSClientConfig: new(tls.Config)}}
+	use, _ := p.Use("host")
+	p.TimedOut(use, ping)
+	_, before := p.Use("host")
+	p.Base.TLSClientConfig = &tls.Config{ServerName: "new"}
+	_, after := p.Use("host")
+	if before == after || after.TLSClientConfig.ServerName != "new" || after.HTTP2.SendPingTimeout != ping {
+		t.Errorf("the clone has the server name %q and pings after %v", after.TLSClientConfig.ServerName, after.HTTP2.SendPingTimeout)
+	}
+}
+
+// The protocols of TLSNextProto belong to the connections of Base.
+func TestCloneHasConnectionsOfHTTP2OfItsOwn(t *testing.T) {
+	called := false
+	p := &Pools{Base: &http.Transport{TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{
+		"h2": func(string, *tls.Conn) http.RoundTripper { called = true; return nil },
+	}}}
+	use, _ := p.Use("host")
+	p.TimedOut(use, ping)
+	_, clone := p.Use("host")
+	clone.CloseIdleConnections() // has net/http fill in its own
+	if theirs := clone.TLSNextProto["h2"]; theirs != nil {
+		func() {
+			defer func() { _ = recover() }()
+			theirs("host", nil)
+		}()
+	}
+	if called || !clone.ForceAttemptHTTP2 {
+		t.Errorf("the clone hands its connections to Base's HTTP/2: %v; it offers HTTP/2: %v", called, clone.ForceAttemptHTTP2)
+	}
+}
+
+func TestPingsOfTheUsersAreKept(t *testing.T) {
+	theirs := &http.HTTP2Config{SendPingTimeout: time.Minute, MaxReadFrameSize: 1 << 20}
+	got := Pinging(theirs, ping)
+	if got.SendPingTimeout != time.Minute || got.PingTimeout != ping || got.MaxReadFrameSize != 1<<20 || theirs.PingTimeout != 0 {
+		t.Errorf("got %+v of %+v", got, theirs)
+	}
+}
