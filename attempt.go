@@ -64,6 +64,7 @@ type ownTries struct {
 	begun, unsent atomic.Int32 // in all, and those of which nothing left
 	afterOthers   atomic.Bool  // somebody had begun to read the body before the first
 	last          atomic.Pointer[atmostonce.UnsentError]
+	answer        atomic.Pointer[http.Response] // the last
 }
 
 // An attemptTrace hears what net/http tells of the attempt's connections.
@@ -107,6 +108,7 @@ const (
 	stateOver      = 1 << iota // it was released: its context did not end by the caller or the clock
 	stateSent                  // an AuthTransport has sent it
 	stateElsewhere             // an answer came to a request that is out of the attempt's sight
+	stateJudged                // how far it got is decided: nothing more may be sent
 	stateAvoidPool             // it timed out in a pool that others have to wait in for as long
 	stateUserFrom  = iota
 )
@@ -264,12 +266,14 @@ func (a *attempt) connected() bool {
 	return trace != nil && trace.Had()
 }
 
-// answeredOnce reports whether an answer is the answer to the one try that was made.
+// answeredOnce reports whether resp is the answer to the one try that was made.
 // Connections for mutations count what left over them; of others only the trace tells.
-func (a *attempt) answeredOnce() bool {
+func (a *attempt) answeredOnce(resp *http.Response) bool {
 	own, trace := 0, a.trace()
+	var answer *http.Response
 	if notes := a.notes.Load(); notes != nil {
 		own = int(notes.tries.begun.Load() - notes.tries.unsent.Load())
+		answer = notes.tries.answer.Load()
 	}
 	switch {
 	case a.is(stateElsewhere):
@@ -277,7 +281,7 @@ func (a *attempt) answeredOnce() bool {
 	case own == 0:
 		return trace != nil && trace.AnsweredOnce()
 	}
-	return own == 1 && (trace == nil || !trace.Had())
+	return own == 1 && resp == answer && (trace == nil || !trace.Had())
 }
 
 // unsent returns the proof that nothing of the attempt has left, or nil: err is, or wraps,

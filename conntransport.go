@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -46,7 +47,9 @@ type ConnTransport struct {
 	// If 0, 1 s, which is below the keep-alive of the servers that people run; a server
 	// that closes sooner costs a connection, and now and then a mutation ends in doubt. If
 	// negative, each mutation has a connection of its own: nothing is then in doubt because
-	// a server closed a connection that it took for idle.
+	// a server closed a connection that it took for idle, and nothing is believed of a
+	// server, or a proxy on the way, that answers one request twice and so the next one
+	// wrongly.
 	MutationIdle time.Duration
 
 	once sync.Once
@@ -104,6 +107,8 @@ func (t *ConnTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.roundTrip(req, attemptOf(req))
 }
 
+var errJudged = errors.New("the attempt is over: it was answered, or is tried again")
+
 // roundTrip sends req, which belongs to the attempt a, if any.
 func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response, error) {
 	c := t.connections()
@@ -117,6 +122,12 @@ func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response
 	var tries *ownTries
 	if apart {
 		tries = a.try()
+	}
+	if a.mutates && a.is(stateJudged) { // by a layer that has left a try behind
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, errJudged
 	}
 	sent := req
 	if body, ok := req.Body.(*sentBody); ok {
@@ -156,6 +167,7 @@ func (c *connections) sendOnce(req *http.Request, a *attempt, tries *ownTries) (
 	resp, err := send(sent)
 	if resp != nil {
 		resp.Request = req
+		tries.answer.Store(resp)
 	}
 	if unsent, ok := err.(*atmostonce.UnsentError); ok {
 		tries.unsent.Add(1)
@@ -181,8 +193,8 @@ func (c *connections) sendPooled(req *http.Request, a *attempt, send func(*http.
 		if c.pools.TimedOut(use, pingTime(a.limit)) {
 			a.state.Or(stateAvoidPool)
 		}
-	case a.Err() == context.DeadlineExceeded:
-		c.pools.GivenUp(use, pingTime(a.limit))
+	case a.Err() != nil, timedOut(err):
+		c.pools.GivenUp(use, a.Err() == context.Canceled, pingTime(a.limit))
 	}
 	if resp != nil && resp.Request == sent {
 		resp.Request = req

@@ -16,6 +16,7 @@ var errNoResponse = errors.New("the transport below returned neither a response 
 // judge finds out how far the attempt got.
 func (c *call) judge(r *result) {
 	a, resp, err := r.attempt, r.resp, r.err
+	a.state.Or(stateJudged) // before anything is counted
 	switch {
 	case err != nil && resp != nil && resp.Body != nil:
 		_ = resp.Body.Close()
@@ -44,7 +45,7 @@ func (c *call) judge(r *result) {
 				r.outcome = Rejected
 			}
 		}
-		if a.mutates && !a.answeredOnce() {
+		if a.mutates && !a.answeredOnce(resp) {
 			r.outcome = Answered // it may be to the last of several tries
 		}
 		c.noteRetryAfter(r)

@@ -47,7 +47,7 @@ type UnsentError struct {
 	Stale bool
 
 	// OtherWay: the host does not speak the protocol that it was tried with. The next
-	// request to it is sent another way, or ends in ErrNoHTTP1.
+	// request to it is sent another way, unless SpeaksHTTP1 is false then.
 	OtherWay bool
 }
 
@@ -83,7 +83,7 @@ func (t *Transport) roundTrip(req *http.Request, fresh bool) (*http.Response, er
 		if req.Body != nil {
 			_ = req.Body.Close()
 		}
-		return nil, &UnsentError{Err: ErrNoHTTP1}
+		return nil, &UnsentError{Err: ErrNoHTTP1, OtherWay: true}
 	}
 	way := d.ways[n]
 	sent, kept := once(req)
@@ -92,6 +92,7 @@ func (t *Transport) roundTrip(req *http.Request, fresh bool) (*http.Response, er
 		over = way.fresh
 	}
 	s := newSending(req.Context())
+	s.mustName = way.mustName
 	sent = sent.WithContext(s)
 	sent.GetBody = nil
 	resp, err := s.send(over, sent)
@@ -109,7 +110,7 @@ func (t *Transport) roundTrip(req *http.Request, fresh bool) (*http.Response, er
 		return nil, err
 	}
 	unsent := &UnsentError{Err: err, Stale: s.stale}
-	if !s.connected && (errors.Is(err, ErrNoHTTP1) || noCommonProtocol(err)) {
+	if s.wrongWay || !s.connected && (errors.Is(err, ErrNoHTTP1) || noCommonProtocol(err)) {
 		d.hosts.learn(req.URL.Host, n)
 		unsent.Err, unsent.OtherWay = ErrNoHTTP1, true
 	}

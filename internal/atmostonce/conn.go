@@ -1,6 +1,7 @@
 package atmostonce
 
 import (
+	"context"
 	"net"
 	"sync"
 	"time"
@@ -19,6 +20,9 @@ type conn struct {
 	user  *sending   // whose request it carries
 	life  life
 	heard time.Time // when the last byte came, or it was made
+
+	reading bool          // a Read is under way
+	waiting chan struct{} // closed when one begins, or none will; nil if nobody waits
 }
 
 // What may still be written to a conn.
@@ -40,13 +44,52 @@ func (c *conn) NetConn() net.Conn { return c.Conn }
 // VouchesForItself tells a trace that what was sent over the connection is known without it.
 func (c *conn) VouchesForItself() {}
 
-// begin gives the connection to s, before anything of its request is written.
-func (c *conn) begin(s *sending) {
+// begin gives the connection to s, before anything of its request is written. kept says
+// that it has waited for that.
+func (c *conn) begin(s *sending, kept bool) {
+	if kept {
+		c.settle(s)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.user = s
-	if c.life == alive && c.idle > 0 && c.waited() > c.idle {
+	if kept && c.life == alive && c.idle > 0 && c.waited() > c.idle {
 		c.life = ended
+	}
+}
+
+// settleTime is how long net/http has to look at a connection that is idle.
+const settleTime = 50 * time.Millisecond
+
+// settle waits until net/http has looked at what came behind the last answer, which ends
+// the connection: it may hand the connection out a moment before, and what came would be
+// taken for the answer to the next request. Nearly always it has, and waits in a Read.
+func (c *conn) settle(ctx context.Context) {
+	c.mu.Lock()
+	if c.reading || c.life != alive {
+		c.mu.Unlock()
+		return
+	}
+	waiting := make(chan struct{})
+	c.waiting = waiting
+	c.mu.Unlock()
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	select {
+	case <-waiting:
+	case <-ctx.Done():
+	case <-timer.C:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.life = max(c.life, ended)
+	}
+}
+
+// settled wakes who waits for the connection to settle. The caller holds mu.
+func (c *conn) settled() {
+	if c.waiting != nil {
+		close(c.waiting)
+		c.waiting = nil
 	}
 }
 
@@ -91,9 +134,14 @@ func (c *conn) seal() {
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	c.reading = true
+	c.settled()
+	c.mu.Unlock()
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.reading = false
 	if n > 0 {
 		c.heard = time.Now()
 	}
@@ -124,6 +172,7 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) Close() error {
 	c.mu.Lock()
 	c.life = max(c.life, ended)
+	c.settled()
 	c.mu.Unlock()
 	return c.Conn.Close()
 }

@@ -18,11 +18,13 @@ type sending struct {
 	context.Context                        // the caller's
 	trace           httptrace.ClientTrace  // the caller's as well, with what is heard here
 	theirs          *httptrace.ClientTrace // the caller's; may be nil
+	mustName        bool                   // the host must name HTTP/1.1 in the TLS handshake
 
 	// Set by RoundTrip's goroutine alone, in which net/http tells of connections.
 	connected bool
 	conn      *conn // the last one; nil if it is none of the Transport's
 	stale     bool  // conn had been used, or had waited
+	wrongWay  bool  // the host does not name HTTP/1.1, and has to
 
 	ends   atomic.Int32 // how many of these are over: the request, its use of a connection that takes no other
 	handed atomic.Bool  // a byte of the request may have been handed to a connection; written under the lock of the connection
@@ -67,7 +69,11 @@ func (s *sending) gotConn(info httptrace.GotConnInfo) {
 		s.handed.Store(true) // nobody counts what it is handed
 		return
 	}
-	next.begin(s)
+	next.begin(s, s.stale)
+	if secure, ok := info.Conn.(*tls.Conn); ok && s.mustName && secure.ConnectionState().NegotiatedProtocol != "http/1.1" {
+		s.wrongWay = true
+		s.end(true)
+	}
 }
 
 func (s *sending) putIdleConn(err error) {

@@ -22,8 +22,9 @@ type derived struct {
 
 // A way is what is offered in TLS handshakes, and the connections that came of it.
 type way struct {
-	kept  *http.Transport
-	fresh *http.Transport // no connection is used twice
+	mustName bool // the host must name HTTP/1.1
+	kept     *http.Transport
+	fresh    *http.Transport // no connection is used twice
 }
 
 func (d *derived) closeIdle() {
@@ -67,29 +68,15 @@ func (t *Transport) newWays() []way {
 		return []way{both} // there is no other way
 	}
 	http1 := t.newWay()
+	http1.mustName = true
 	for _, t := range []*http.Transport{http1.kept, http1.fresh} {
 		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
-		t.TLSClientConfig.VerifyConnection = mustNameHTTP1(t.TLSClientConfig.VerifyConnection)
 	}
 	return []way{http1, both}
 }
 
-func mustNameHTTP1(theirs func(tls.ConnectionState) error) func(tls.ConnectionState) error {
-	return func(state tls.ConnectionState) error {
-		if theirs != nil {
-			if err := theirs(state); err != nil {
-				return err
-			}
-		}
-		if state.NegotiatedProtocol != "http/1.1" {
-			return ErrNoHTTP1
-		}
-		return nil
-	}
-}
-
 func (t *Transport) newWay() way {
-	w := way{t.newTransport(), t.newTransport()}
+	w := way{kept: t.newTransport(), fresh: t.newTransport()}
 	if w.kept.MaxIdleConnsPerHost == 0 {
 		w.kept.MaxIdleConnsPerHost = 100
 	}

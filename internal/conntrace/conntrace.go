@@ -128,7 +128,7 @@ func (l *Listener) gotConn(info httptrace.GotConnInfo) {
 		l.current = true
 	default:
 		l.others++
-		l.current = false
+		l.current, l.answered = false, false // an answer that is at hand may be theirs
 	}
 }
 

@@ -19,9 +19,11 @@ import (
 type Pools struct {
 	Base *http.Transport // Required. It is read, and never changed
 
-	last  atomic.Pointer[Pool] // that was used last, most often the only one
-	mu    sync.Mutex           // guards hosts
+	last atomic.Pointer[Pool] // that was used last, most often the only one; written under mu
+
+	mu    sync.Mutex // guards what follows
 	hosts map[string]*Pool
+	left  []*http.Transport // clones that requests may still wait in, the last ones
 }
 
 // A Pool is the connections to one host.
@@ -29,13 +31,25 @@ type Pool struct {
 	host      string
 	transport *http.Transport // Base, or a clone of it
 	config    *tls.Config     // of Base when it was cloned
+	made      time.Time
 
 	arrivals   atomic.Uint64 // answers, and parts of answers
 	unanswered atomic.Int32  // requests in a row that ended with nothing arriving, but not by their own clock
+	since      atomic.Int64  // when the first of them began, in Unix nanoseconds
 	http2      atomic.Bool   // the last answer came over HTTP/2
 }
 
 const (
+	// coldTime is how long connections may take to come about. A pool that has answered
+	// nothing yet is kept for so long, and so are its dials, for callers with less time.
+	coldTime = 10 * time.Second
+	// shortTime is how long nothing must have arrived for it to mean something that callers
+	// left of their own accord.
+	shortTime = time.Second
+	// maxLeft bounds the pools that were left and are remembered.
+	maxLeft = 16
+	// idleTime is how long a clone keeps idle connections if Base keeps its own for ever.
+	idleTime = 90 * time.Second
 	// maxHosts bounds what is remembered.
 	maxHosts = 128
 	// maxUnanswered is how many callers in a row may give a host up without an answer, each
@@ -47,7 +61,8 @@ const (
 // A Use is the part that one request has in a Pool.
 type Use struct {
 	*Pool
-	from uint64 // arrivals when it began
+	from  uint64 // arrivals when it began
+	began time.Time
 }
 
 // Use begins a request to host, and returns what it is to be sent over.
@@ -55,9 +70,8 @@ func (p *Pools) Use(host string) (Use, *http.Transport) {
 	of := p.last.Load()
 	if of == nil || of.host != host || p.outdated(of) {
 		of = p.of(host)
-		p.last.Store(of)
 	}
-	return Use{of, of.arrivals.Load()}, of.transport
+	return Use{of, of.arrivals.Load(), time.Now()}, of.transport
 }
 
 // outdated reports whether Base has had its TLS configuration replaced since of was
@@ -72,14 +86,13 @@ func (p *Pools) of(host string) *Pool {
 	of := p.hosts[host]
 	switch {
 	case of == nil:
-		of = &Pool{host: host, transport: p.Base}
+		p.put(&Pool{host: host, transport: p.Base, made: time.Now()})
 	case p.outdated(of):
-		of = p.clone(of, of.transport.HTTP2.SendPingTimeout)
+		p.put(p.clone(of, of.transport.HTTP2.SendPingTimeout))
 	default:
-		return of
+		p.last.Store(of)
 	}
-	p.put(of)
-	return of
+	return p.hosts[host]
 }
 
 // put makes of the pool of its host; mu must be held.
@@ -87,24 +100,20 @@ func (p *Pools) put(of *Pool) {
 	if p.hosts == nil {
 		p.hosts = make(map[string]*Pool)
 	}
-	for host, other := range p.hosts {
-		if len(p.hosts) < maxHosts {
+	before := p.hosts[of.host]
+	for _, other := range p.hosts {
+		if before != nil || len(p.hosts) < maxHosts {
 			break
 		}
-		delete(p.hosts, host)
-		p.closeIdle(other)
+		before = other
+		delete(p.hosts, other.host)
 	}
-	if before := p.hosts[of.host]; before != nil {
-		p.closeIdle(before)
+	if before != nil && before.transport != p.Base {
+		before.transport.CloseIdleConnections()
+		p.left = append(p.left[max(0, len(p.left)-maxLeft+1):], before.transport)
 	}
 	p.hosts[of.host] = of
-}
-
-// closeIdle closes what is idle in a pool that is no longer used, unless it is Base's.
-func (p *Pools) closeIdle(of *Pool) {
-	if of.transport != p.Base {
-		of.transport.CloseIdleConnections()
-	}
+	p.last.Store(of)
 }
 
 // clone returns a pool for the host of of, whose HTTP/2 connections end themselves when
@@ -116,7 +125,10 @@ func (p *Pools) clone(of *Pool, ping time.Duration) *Pool {
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	t.HTTP2 = Pinging(t.HTTP2, ping)
-	return &Pool{host: of.host, transport: t, config: p.Base.TLSClientConfig}
+	if t.IdleConnTimeout == 0 {
+		t.IdleConnTimeout = idleTime
+	}
+	return &Pool{host: of.host, transport: t, config: p.Base.TLSClientConfig, made: time.Now()}
 }
 
 // Pinging returns config, or a new one if that is nil, with a ping to each connection
@@ -156,12 +168,21 @@ func (p *Pool) Arrived() {
 // one has a ping when it is silent for as long as ping. avoid is true if a connection of
 // HTTP/1.1 that was not used before may do better than one of the pool.
 func (p *Pools) TimedOut(u Use, ping time.Duration) (avoid bool) {
-	return p.leave(u, ping) || !u.http2.Load()
+	return p.leave(u, ping) || u.arrivals.Load() > 0 && !u.http2.Load()
 }
 
-// GivenUp says that the request's caller ran out of time, which can be short.
-func (p *Pools) GivenUp(u Use, ping time.Duration) {
-	if u.silent() && u.unanswered.Add(1) >= maxUnanswered {
+// GivenUp says that the request ended without an answer in another way that may be for
+// silence: its caller ran out of time, which can be short, or left, or net/http has waited
+// for long enough.
+func (p *Pools) GivenUp(u Use, left bool, ping time.Duration) {
+	if !u.silent() {
+		return
+	}
+	n := u.unanswered.Add(1)
+	if n == 1 {
+		u.since.Store(u.began.UnixNano())
+	}
+	if n >= maxUnanswered && !(left && time.Since(time.Unix(0, u.since.Load())) < shortTime) {
 		p.leave(u, ping)
 	}
 }
@@ -170,15 +191,14 @@ func (u Use) silent() bool { return u.arrivals.Load() == u.from }
 
 // leave replaces the pool of u if nothing arrived while the request waited.
 func (p *Pools) leave(u Use, ping time.Duration) bool {
-	if !u.silent() {
+	cold := u.arrivals.Load() == 0 && time.Since(u.made) < coldTime
+	if !u.silent() || cold {
 		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hosts[u.host] == u.Pool { // otherwise somebody else has seen to it
-		next := p.clone(u.Pool, ping)
-		p.put(next)
-		p.last.Store(next)
+		p.put(p.clone(u.Pool, ping))
 	}
 	return true
 }
@@ -188,6 +208,11 @@ func (p *Pools) CloseIdleConnections() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, of := range p.hosts {
-		p.closeIdle(of)
+		if of.transport != p.Base {
+			of.transport.CloseIdleConnections()
+		}
+	}
+	for _, t := range p.left {
+		t.CloseIdleConnections()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -15,6 +16,14 @@ var (
 	http1 = &http.Response{ProtoMajor: 1}
 	http2 = &http.Response{ProtoMajor: 2}
 )
+
+// answering is Pools of which host has answered.
+func answering(base *http.Transport, host string, resp *http.Response) *Pools {
+	p := &Pools{Base: base}
+	use, _ := p.Use(host)
+	use.Answered(resp)
+	return p
+}
 
 func TestSilentPoolIsLeftOnceForAll(t *testing.T) {
 	p := &Pools{Base: new(http.Transport)}
@@ -75,10 +84,10 @@ func TestSlowAnswerLeavesALivelyPool(t *testing.T) {
 }
 
 func TestThreeWhoGiveUpInARowLeaveThePool(t *testing.T) {
-	p := &Pools{Base: new(http.Transport)}
+	p := answering(new(http.Transport), "host", http2)
 	giveUp := func() {
 		use, _ := p.Use("host")
-		p.GivenUp(use, ping)
+		p.GivenUp(use, false, ping)
 	}
 	giveUp()
 	giveUp()
@@ -95,19 +104,97 @@ func TestThreeWhoGiveUpInARowLeaveThePool(t *testing.T) {
 	}
 }
 
+// Who leaves by a cancellation may do so because somebody else was faster.
+func TestWhoLeavesAtOnceSaysNothingOfThePool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := answering(new(http.Transport), "host", http2)
+		left := func() bool {
+			_, over := p.Use("host")
+			return over != p.Base
+		}
+		var uses []Use
+		for range 10 {
+			use, _ := p.Use("host")
+			uses = append(uses, use)
+		}
+		time.Sleep(shortTime - 1)
+		for _, use := range uses {
+			p.GivenUp(use, true, ping)
+		}
+		if left() {
+			t.Error("the pool was left by those who did not wait")
+		}
+		use, _ := p.Use("host")
+		time.Sleep(shortTime / 10)
+		if p.GivenUp(use, true, ping); !left() {
+			t.Error("the pool was kept though one after the other has waited in vain")
+		}
+	})
+}
+
+// Connections that take longer than callers have would never come about if each caller
+// began anew.
+func TestPoolThatHasNotAnsweredYetIsKeptForItsDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Pools{Base: new(http.Transport)}
+		for range 99 {
+			use, _ := p.Use("host")
+			time.Sleep(100 * time.Millisecond)
+			p.GivenUp(use, false, ping)
+			if p.TimedOut(use, ping) {
+				t.Fatal("it is to be avoided")
+			}
+		}
+		if _, over := p.Use("host"); over != p.Base {
+			t.Error("it was left before its connections could come about")
+		}
+		use, _ := p.Use("host")
+		time.Sleep(coldTime)
+		if !p.TimedOut(use, ping) {
+			t.Error("it was kept after all that time")
+		}
+	})
+}
+
+// Many at once use and leave pools: what is used last is never one that was left before.
+func TestWhatWasLeftIsNotUsedAgain(t *testing.T) {
+	p := answering(new(http.Transport), "host", http2)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				other, _ := p.Use("another")
+				other.Answered(http2)
+				use, _ := p.Use("host")
+				if p.TimedOut(use, ping) {
+					next, _ := p.Use("host")
+					next.Answered(http2)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	use, _ := p.Use("host")
+	if p.hosts["host"] != use.Pool {
+		t.Error("a pool is used that was left")
+	}
+}
+
 func TestHostsAreBounded(t *testing.T) {
 	p := &Pools{Base: new(http.Transport)}
 	for i := range 10 * maxHosts {
 		use, _ := p.Use(fmt.Sprint(i))
+		use.Answered(http2)
+		use, _ = p.Use(fmt.Sprint(i))
 		p.TimedOut(use, ping)
 	}
-	if len(p.hosts) > maxHosts {
-		t.Errorf("%d hosts are remembered, want at most %d", len(p.hosts), maxHosts)
+	if len(p.hosts) > maxHosts || len(p.left) > maxLeft {
+		t.Errorf("%d hosts and %d clones are remembered, want at most %d and %d", len(p.hosts), len(p.left), maxHosts, maxLeft)
 	}
 }
 
 func TestCloneFollowsAReplacedTLSConfiguration(t *testing.T) {
-	p := &Pools{Base: &http.Transport{TLSClientConfig: new(tls.Config)}}
+	p := answering(&http.Transport{TLSClientConfig: new(tls.Config)}, "host", http2)
 	use, _ := p.Use("host")
 	p.TimedOut(use, ping)
 	_, before := p.Use("host")
@@ -120,9 +207,9 @@ func TestCloneFollowsAReplacedTLSConfiguration(t *testing.T) {
 
 // The protocols of TLSNextProto belong to the connections of Base.
 func TestCloneHasConnectionsOfHTTP2OfItsOwn(t *testing.T) {
-	p := &Pools{Base: &http.Transport{TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{
+	p := answering(&http.Transport{TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{
 		"h2": func(string, *tls.Conn) http.RoundTripper { return nil },
-	}}}
+	}}, "host", http2)
 	use, _ := p.Use("host")
 	p.TimedOut(use, ping)
 	if _, clone := p.Use("host"); clone.TLSNextProto != nil || !clone.ForceAttemptHTTP2 {
