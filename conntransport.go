@@ -19,6 +19,9 @@ import (
 //
 //	RetryTransport{Base: otelhttp.NewTransport(&ConnTransport{})}
 //
+// Stacks over one transport share its connections for mutations if they share a
+// ConnTransport. Without a RetryTransport above, all goes over the connections of Base.
+//
 // The connections for mutations are made as Base makes its own: its proxy, dialers, TLS
 // configuration and limits, the latter counted anew. What RegisterProtocol has put in the
 // place of http or https is left out: wrap such a transport. So is a protocol of
@@ -30,9 +33,10 @@ import (
 // and net/http is kept from sending it a second time; then only a connection that did not
 // come about proves that it has not left.
 //
-// When an attempt ends by its own clock while nothing at all arrived from the host, the
-// connections of Base to that host are not used any more: further requests go over a clone
-// of Base. Whoever waits for an answer on the old ones goes on waiting.
+// When an attempt ends by its own clock while nothing at all arrived from the host, or
+// three callers in a row leave without an answer, the connections of Base to that host are
+// not used any more: further requests go over a clone of Base. Whoever waits for an answer
+// on the old ones goes on waiting. (The clone pings its connections of HTTP/2.)
 //
 // Idle connections outlive calls: those for mutations by MutationIdle, those of a clone by
 // Base's IdleConnTimeout. CloseIdleConnections ends them; that of Base does not.
@@ -156,7 +160,7 @@ func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response
 func (c *connections) sendOnce(req *http.Request, a *attempt, tries *ownTries) (*http.Response, error) {
 	ctx := req.Context()
 	if a.direct {
-		ctx = dialContext{a, a.caller.Context()} // no trace: there is no other way that req could have gone
+		ctx = dialContext{a, a.Context} // no trace: there is no other way that req could have gone
 	}
 	sent := req.WithContext(ctx)
 	sent.Body = a.unmasked(req)

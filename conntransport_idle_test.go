@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -211,5 +212,28 @@ func TestConnectionThatWasClosedWhileIdleIsNoAttempt(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Nor does a context of ours make net/http start a goroutine that waits for its end.
+func TestMutationStartsNoGoroutineMoreThanARead(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	defer server.Close()
+	rt := &ampauth.RetryTransport{Base: stubPooled(t)}
+	defer rt.CloseIdleConnections()
+	const n = 200
+	started := func(op ampauth.Operation) int {
+		sample := []metrics.Sample{{Name: "/sched/goroutines-created:goroutines"}}
+		metrics.Read(sample)
+		before := sample[0].Value.Uint64()
+		for range n {
+			stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, op, []byte("x")))
+		}
+		metrics.Read(sample)
+		return int(sample[0].Value.Uint64() - before)
+	}
+	read, mutation := started(ampauth.IdempotentOperation), started(ampauth.MutatingOperation)
+	if mutation > read+n/2 {
+		t.Errorf("%d goroutines were started for %d mutations, and %d for as many others", mutation, n, read)
 	}
 }

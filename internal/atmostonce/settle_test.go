@@ -2,6 +2,7 @@ package atmostonce
 
 import (
 	"context"
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -42,6 +43,13 @@ func TestKeptConnectionIsUsedWhenNetHTTPHasLookedAtIt(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// net/http hands the body of a file to the connection's ReadFrom, which nobody counts.
+func TestConnCountsAllThatIsWritten(t *testing.T) {
+	if _, ok := any(new(conn)).(io.ReaderFrom); ok {
+		t.Error("a conn has a ReadFrom")
 	}
 }
 
