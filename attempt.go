@@ -11,6 +11,8 @@ import (
 	"github.com/ampauth/ampauth/internal/atmostonce"
 	"github.com/ampauth/ampauth/internal/conntrace"
 	"github.com/ampauth/ampauth/internal/livepool"
+	"github.com/ampauth/ampauth/internal/replay"
+	"github.com/ampauth/ampauth/internal/sendable"
 )
 
 // An attempt is one try at sending a request. It is the context that the layers
@@ -31,11 +33,11 @@ type attempt struct {
 	state   atomic.Uint32 // whether it was released, and whose token it was sent with
 	status  int16         // of the response, once the caller has it
 	mutates bool
-	traced  bool // what net/http tells of its connections is listened to
-	apart   bool // wants a connection for mutations
-	fresh   bool // wants one that no other request was on
-	direct  bool // nothing but this package is between it and a ConnTransport
-	login   bool // is a login: an AuthTransport it passes through must not wait for one
+	traced  bool           // what net/http tells of its connections is listened to
+	ownConn bool           // wants a connection for mutations
+	newConn bool           // wants one that no other request was on
+	direct  bool           // no layer but those of this package has had it so far
+	header  sendable.Facts // of the caller's request
 
 	// The clock; unset when the attempt has no timeout.
 	limit  time.Duration
@@ -47,7 +49,7 @@ type attempt struct {
 type sending struct {
 	attempt
 	request http.Request
-	value   [1]string     // of the Authorization field, if an AuthTransport is right below
+	value   [1]string     // of the Authorization field, while no other layer has the request
 	body    io.ReadCloser // the response's, once the caller has it
 }
 
@@ -78,7 +80,7 @@ type attemptTrace struct {
 type tokenReport struct {
 	none  error
 	token Token
-	auth  *AuthTransport
+	from  source
 }
 
 // note returns the attempt's notes, to write to.
@@ -105,23 +107,22 @@ func (a *attempt) report() *tokenReport {
 
 // The state of an attempt: flags, and above them the number of a user.
 const (
-	stateOver      = 1 << iota // it was released: its context did not end by the caller or the clock
+	stateLogin     = 1 << iota // it is a login: an AuthTransport it passes through must not wait for one
+	stateReleased              // its context did not end by the caller or the clock
 	stateSent                  // an AuthTransport has sent it
-	stateElsewhere             // an answer came to a request that is out of the attempt's sight
-	stateJudged                // how far it got is decided: nothing more may be sent
+	stateUntraced              // an answer came to a request without the attempt's context
+	stateDecided               // how far it got is decided: nothing more may be sent
 	stateAvoidPool             // it timed out in a pool that others have to wait in for as long
 	stateUserFrom  = iota
 )
 
 func (a *attempt) is(flag uint32) bool { return a.state.Load()&flag != 0 }
 
-func (a *attempt) over() bool { return a.is(stateOver) }
-
 // checkAnswer takes note of an answer to a request that a layer below has taken out of
 // the attempt's context, and so out of its trace.
 func (a *attempt) checkAnswer(resp *http.Response) {
 	if a != nil && a.mutates && resp.Request != nil && attemptFrom(resp.Request.Context()) != a {
-		a.state.Or(stateElsewhere)
+		a.state.Or(stateUntraced)
 	}
 }
 
@@ -135,7 +136,7 @@ func (a *attempt) sendsAs(token Token) *Error {
 	if a == nil {
 		return nil
 	}
-	user := userNumber(token)
+	_, user := userOf(token)
 	if user == 0 {
 		a.state.Or(stateSent)
 		return nil
@@ -155,6 +156,16 @@ func attemptFrom(ctx context.Context) *attempt {
 	return a
 }
 
+// AttemptFromContext returns the number of the attempt that a layer below a
+// [RetryTransport] is part of: 1 for the first. ok is false elsewhere.
+func AttemptFromContext(ctx context.Context) (n int, ok bool) {
+	a := attemptFrom(ctx)
+	if a == nil {
+		return 0, false
+	}
+	return int(a.number), true
+}
+
 // owns reports whether req is what the attempt sends, seen from further below. A
 // layer between may send something else with the attempt's context.
 func (a *attempt) owns(req *http.Request) bool {
@@ -163,6 +174,18 @@ func (a *attempt) owns(req *http.Request) bool {
 	}
 	mine := a.caller.URL
 	return req.URL == mine || req.URL.Scheme == mine.Scheme && req.URL.Host == mine.Host && req.URL.Path == mine.Path
+}
+
+// alone returns the sending of which req is the request, while no other layer has had that;
+// otherwise nil.
+func (a *attempt) alone(req *http.Request) *sending {
+	if a == nil || !a.direct {
+		return nil
+	}
+	if s := a.whole.Load(); req == &s.request {
+		return s
+	}
+	return nil
 }
 
 // attemptOf returns the attempt that sends req, or nil.
@@ -233,33 +256,6 @@ func (c sourceContext) Value(key any) any {
 	return v
 }
 
-// newAttempt makes an attempt of a call and starts its clock.
-func newAttempt(c *call) *sending {
-	s := &sending{attempt: attempt{
-		Context: c.ctx, caller: c.req, number: int32(c.number), login: c.t.login,
-		mutates: c.operation == MutatingOperation,
-		traced:  c.operation != SafeOperation, // which can be repeated in any case
-		limit:   c.config.timeoutOf(c.operation),
-	}}
-	a := &s.attempt
-	a.whole.Store(s)
-	if c.user != 0 {
-		a.state.Store(c.user << stateUserFrom)
-	}
-	a.apart = a.mutates || c.apart
-	a.fresh = c.apart || c.fresh || c.bodies.once != nil
-	// A layer may leave its own call of a mutation behind; and a call that has a clock
-	// ends with its last attempt.
-	if a.limit > 0 || a.mutates || c.end != nil {
-		a.Context, a.cancel = context.WithCancelCause(a.Context)
-	}
-	if a.limit > 0 {
-		a.timer = time.AfterFunc(a.limit, a.expire)
-	}
-	s.request = *c.req.WithContext(a) // inlined, so that no other copy is allocated
-	return s
-}
-
 // connected reports whether the attempt is known to have had a connection.
 func (a *attempt) connected() bool {
 	trace := a.trace()
@@ -276,7 +272,7 @@ func (a *attempt) answeredOnce(resp *http.Response) bool {
 		answer = notes.tries.answer.Load()
 	}
 	switch {
-	case a.is(stateElsewhere):
+	case a.is(stateUntraced):
 		return false
 	case own == 0:
 		return trace != nil && trace.AnsweredOnce()
@@ -309,8 +305,8 @@ func (a *attempt) try() *ownTries {
 	tries := &a.note().tries
 	whole := a.whole.Load()
 	if tries.begun.Add(1) == 1 && whole != nil {
-		if body, ok := whole.request.Body.(*sentBody); ok {
-			tries.afterOthers.Store(body.begun.Load())
+		if body, ok := whole.request.Body.(*replay.Watched); ok {
+			tries.afterOthers.Store(body.Begun())
 		}
 	}
 	return tries
@@ -339,14 +335,14 @@ func (a *attempt) timedOut() bool {
 	return a.cancel != nil && context.Cause(a.Context) == error(attemptTimeout{of: a})
 }
 
-// pause stops the clock while a token is waited for; resume starts it anew.
-func (a *attempt) pause() {
+// stopClock is for while a token is waited for; startClock begins the attempt's time anew.
+func (a *attempt) stopClock() {
 	if a.timer != nil {
 		a.timer.Stop()
 	}
 }
 
-func (a *attempt) resume() {
+func (a *attempt) startClock() {
 	if a.timer != nil && a.Context.Err() == nil {
 		a.timer.Reset(a.limit)
 	}
@@ -359,30 +355,8 @@ func (a *attempt) release() {
 		return
 	}
 	if a.cancel != nil {
-		a.state.Or(stateOver)
-		a.pause()
+		a.state.Or(stateReleased)
+		a.stopClock()
 		a.cancel(nil)
-	}
-}
-
-// keep readies a response for the caller: the clock runs until its body is
-// closed or read to the end.
-func (a *attempt) keep(resp *http.Response) {
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		// The connection is the caller's now. Cancelling the context could end it.
-		a.pause()
-	}
-	conn, writable := resp.Body.(io.ReadWriteCloser)
-	switch {
-	case resp.StatusCode == http.StatusSwitchingProtocols && writable:
-		resp.Body = &switchedBody{hiddenConn{hideBody(conn), func() io.Writer { return conn }}, a}
-	case resp.Body == http.NoBody:
-		a.release()
-	default:
-		a.whole.Load().body, a.status = resp.Body, int16(resp.StatusCode)
-		if resp.ProtoMajor == 2 && hasBody(a.caller) && a.Done() != nil {
-			a.whole.Load().body = endWith(a, resp.Body)
-		}
-		resp.Body = (*boundBody)(a)
 	}
 }

@@ -3,8 +3,35 @@ package ampauth
 import (
 	"context"
 	"io"
+	"net/http"
+	"reflect"
 	"sync"
+	"time"
+
+	"github.com/ampauth/ampauth/internal/replay"
 )
+
+// keep readies a response for the caller: the clock runs until its body is
+// closed or read to the end.
+func (a *attempt) keep(resp *http.Response) {
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		// The connection is the caller's now. Cancelling the context could end it.
+		a.stopClock()
+	}
+	conn, writable := resp.Body.(io.ReadWriteCloser)
+	switch {
+	case resp.StatusCode == http.StatusSwitchingProtocols && writable:
+		resp.Body = &switchedBody{hiddenConn{hideBody(conn), func() io.Writer { return conn }}, a}
+	case resp.Body == http.NoBody:
+		a.release()
+	default:
+		a.whole.Load().body, a.status = resp.Body, int16(resp.StatusCode)
+		if resp.ProtoMajor == 2 && replay.HasBody(a.caller) && a.Done() != nil {
+			a.whole.Load().body = endWith(a, resp.Body)
+		}
+		resp.Body = (*boundBody)(a)
+	}
+}
 
 // An endingBody ends with its context. The body of an HTTP/2 response does not, as
 // of Go 1.26, while the upload is held up by flow control; closing it ends both.
@@ -74,12 +101,12 @@ func (b *boundBody) Read(p []byte) (int, error) {
 		switch {
 		case a.mutates:
 			e.repeat = never
-		case !a.over() && (a.Context.Err() == nil || a.timedOut()):
+		case !a.is(stateReleased) && (a.Context.Err() == nil || a.timedOut()):
 			e.repeat = always // nobody left or closed it
 		}
 		if a.timedOut() {
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
-		} else if !a.over() {
+		} else if !a.is(stateReleased) {
 			e.blame(a.Context)
 		}
 		err = e
@@ -94,4 +121,47 @@ func (b *boundBody) Close() error {
 	err := a.whole.Load().body.Close()
 	a.release()
 	return err
+}
+
+// A hiddenBody is a body that no printer gets into: behind that of net/http are the
+// buffers that a request with its token was written through.
+type hiddenBody struct{ body func() io.ReadCloser }
+
+func hideBody(body io.ReadCloser) hiddenBody {
+	return hiddenBody{func() io.ReadCloser { return body }}
+}
+
+func (h hiddenBody) Read(p []byte) (int, error) { return h.body().Read(p) }
+func (h hiddenBody) Close() error               { return h.body().Close() }
+
+// A hiddenConn is the same of the connection of a 101.
+type hiddenConn struct {
+	hiddenBody
+	writer func() io.Writer
+}
+
+func (h hiddenConn) Write(p []byte) (int, error) { return h.writer().Write(p) }
+
+// hideInside hides the body of a response.
+func hideInside(resp *http.Response) {
+	body := resp.Body
+	if reflect.TypeOf(body).Size() == 0 {
+		return // there is nothing in it, as in http.NoBody
+	}
+	if conn, ok := body.(io.Writer); ok && resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Body = hiddenConn{hideBody(body), func() io.Writer { return conn }}
+		return
+	}
+	resp.Body = hideBody(body)
+}
+
+// discard drains and closes the body of an answer to the attempt that nobody wants, within
+// d. The attempt is over then.
+func (a *attempt) discard(body io.ReadCloser, d time.Duration) {
+	defer a.release()
+	var stop func()
+	if a.cancel != nil {
+		stop = a.release
+	}
+	replay.Discard(body, d, stop)
 }

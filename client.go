@@ -1,9 +1,14 @@
 package ampauth
 
 import (
+	"cmp"
 	"net/http"
+	"strings"
+	"time"
 
+	"github.com/ampauth/ampauth/internal/heldlog"
 	"github.com/ampauth/ampauth/internal/livepool"
+	"github.com/ampauth/ampauth/internal/origin"
 	"github.com/hashicorp/go-cleanhttp"
 )
 
@@ -16,22 +21,6 @@ type Client struct {
 
 	retry hiddenTransport
 }
-
-// A hiddenTransport is a RetryTransport that no printer gets into: the buffers of
-// net/http, in which a password or token was sent, are behind it.
-type hiddenTransport struct{ retry func() *RetryTransport }
-
-func hideTransport(t *RetryTransport) hiddenTransport {
-	return hiddenTransport{func() *RetryTransport { return t }}
-}
-
-// RoundTrip implements http.RoundTripper.
-func (h hiddenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	return h.retry().RoundTrip(req)
-}
-
-// CloseIdleConnections is for http.Client's.
-func (h hiddenTransport) CloseIdleConnections() { h.retry().CloseIdleConnections() }
 
 // NewClient returns a client for the account of cfg. It sends nothing yet: the
 // first request logs in. A faulty configuration is an error that Is [ErrConfig]
@@ -87,5 +76,50 @@ func lowerLayers(cfg Config) (base http.RoundTripper, end func()) {
 		return conns, conns.CloseIdleConnections
 	}
 	conns := &ConnTransport{MutationIdle: cfg.MutationIdle}
-	return conns.over(cfg.HTTPClient.Transport), conns.closeIdle
+	return conns.wrap(cfg.HTTPClient.Transport), conns.closeIdle
+}
+
+// NewTokenManager returns a manager for the account of cfg. It sends nothing yet.
+// A faulty configuration is an error that Is [ErrConfig] and names every fault.
+func NewTokenManager(cfg Config) (*TokenManager, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	base, end := lowerLayers(cfg)
+	return newTokenManager(cfg, base, end), nil
+}
+
+func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManager {
+	retry := cfg.Retry.resolved()
+	m := &TokenManager{
+		account: account{
+			baseURL:       strings.TrimRight(cfg.BaseURL, "/"),
+			scheme:        cmp.Or(cfg.Scheme, defaultScheme),
+			obtainPath:    "/user/obtain_token",
+			refreshPath:   cmp.Or(cfg.RefreshPath, "/user/refresh-token"),
+			refreshMethod: cmp.Or(cfg.RefreshMethod, http.MethodGet),
+			renewal:       cfg.Renewal,
+			lifetime:      cmp.Or(cfg.Lifetime, 24*time.Hour),
+			window:        cmp.Or(cfg.RefreshWindow, 5*time.Minute),
+			retry:         retry,
+		},
+		log: heldlog.New(cfg.Logger),
+		end: end,
+	}
+	m.account.origin, _ = origin.Parse(cfg.BaseURL, cfg.AllowHTTP)
+	wire := &RetryTransport{
+		Base: base,
+		// More attempts and the pauses are the flight's. A refresh is a mutation.
+		Retry:   RetryConfig{MaxAttempts: 1, Timeout: retry.Timeout, MutationTimeout: retry.Timeout, MaxRetryAfter: 1},
+		Limiter: cfg.Limiter,
+		states:  stateLogin,
+	}
+	if cfg.Logger != nil {
+		wire.Logger = m.log
+	}
+	m.wire = hideTransport(wire)
+	if cfg.Store != nil {
+		m.stored = &guardedStore{store: cfg.Store, logger: m.log}
+	}
+	return m.open(cfg.Credentials)
 }

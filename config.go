@@ -1,36 +1,17 @@
 package ampauth
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/ampauth/ampauth/internal/origin"
+	"github.com/ampauth/ampauth/internal/sendable"
 	"golang.org/x/time/rate"
-)
-
-// Credentials are what AMP's login takes.
-type Credentials struct {
-	Username string
-	Password Secret
-}
-
-// A RenewalPolicy says how a token that ends soon is replaced.
-type RenewalPolicy int
-
-const (
-	// RefreshThenObtain refreshes first and logs in if that fails. A refresh ends
-	// the old token for everyone who shares the account.
-	RefreshThenObtain RenewalPolicy = iota
-	// ObtainOnly logs in again, which leaves the token of others alone. Choose it
-	// for processes that share an account and do not share a token.
-	ObtainOnly
 )
 
 // A Config describes one account on one AMP server. [NewClient] makes a client
@@ -101,14 +82,6 @@ type Config struct {
 	AllowHTTP bool
 }
 
-const (
-	defaultLifetime      = 24 * time.Hour
-	defaultRefreshWindow = 5 * time.Minute
-	defaultRefreshPath   = "/user/refresh-token"
-	defaultScheme        = "token"
-	obtainPath           = "/user/obtain_token"
-)
-
 // Validate returns every fault of c, joined, or nil. Each names its field (and
 // environment variable), shows no value, and Is [ErrConfig].
 func (c Config) Validate() error {
@@ -122,7 +95,7 @@ func (c Config) faults(passwordFault error) []error {
 	fault := func(field, variable, rule string) {
 		faults = append(faults, configFault(field, variable, rule))
 	}
-	if _, rule := parseOrigin(c.BaseURL, c.AllowHTTP); rule != "" {
+	if _, rule := origin.Parse(c.BaseURL, c.AllowHTTP); rule != "" {
 		fault("BaseURL", envBaseURL, rule)
 	}
 	faults = append(faults, c.Credentials.faults(passwordFault)...)
@@ -133,86 +106,20 @@ func (c Config) faults(passwordFault error) []error {
 	if c.Renewal != RefreshThenObtain && c.Renewal != ObtainOnly {
 		fault("Renewal", "", "is neither RefreshThenObtain nor ObtainOnly")
 	}
-	if c.RefreshMethod != "" && !isWord(c.RefreshMethod) {
+	if c.RefreshMethod != "" && !sendable.IsWord(c.RefreshMethod) {
 		fault("RefreshMethod", "", "is not an HTTP method")
 	}
 	if c.RefreshPath != "" && !isPath(c.RefreshPath) {
 		fault("RefreshPath", "", "must be a path that starts with a slash, without query or fragment")
 	}
-	if c.Scheme != "" && !isWord(c.Scheme) {
+	if c.Scheme != "" && !sendable.IsWord(c.Scheme) {
 		fault("Scheme", "", "is not an authentication scheme")
 	}
 	return faults
-}
-
-// faults returns what is wrong with c; passwordFault is as in Config.faults.
-func (c Credentials) faults(passwordFault error) (faults []error) {
-	if strings.TrimSpace(c.Username) == "" {
-		faults = append(faults, configFault("Credentials.Username", envUsername, "is required"))
-	} else if !utf8.ValidString(c.Username) {
-		faults = append(faults, configFault("Credentials.Username", envUsername, "must be valid UTF-8"))
-	}
-	if passwordFault != nil {
-		faults = append(faults, passwordFault)
-	} else if rule := passwordRule(c.Password); rule != "" {
-		faults = append(faults, configFault("Credentials.Password", envPassword+" or "+envPasswordFile, rule))
-	}
-	return faults
-}
-
-func configFault(field, variable, rule string) error {
-	if variable != "" {
-		field = fmt.Sprintf("%s (%s)", field, variable)
-	}
-	return &Error{Op: "config", Kind: ErrConfig, Outcome: NotSent, Err: errors.New(field + " " + rule)}
-}
-
-func passwordRule(password Secret) (rule string) {
-	err := password.Expose(func(b []byte) error {
-		switch {
-		case len(bytes.TrimSpace(b)) == 0:
-			rule = "is required"
-		case !utf8.Valid(b):
-			rule = "must be valid UTF-8"
-		}
-		return nil
-	})
-	if err != nil {
-		rule = "was destroyed"
-	}
-	return rule
-}
-
-// isWord reports whether s is a token of RFC 9110 5.6.2.
-func isWord(s string) bool {
-	return s != "" && kindsOf(s)&notInWord == 0
 }
 
 func isPath(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "//") &&
 		!strings.ContainsAny(s, "?#") && u.Path != ""
-}
-
-func (c Config) lifetime() time.Duration {
-	if c.Lifetime == 0 {
-		return defaultLifetime
-	}
-	return c.Lifetime
-}
-
-func (c Config) refreshWindow() time.Duration {
-	if c.RefreshWindow == 0 {
-		return defaultRefreshWindow
-	}
-	return c.RefreshWindow
-}
-
-func (c Config) endpoint(path string) string { return strings.TrimRight(c.BaseURL, "/") + path }
-
-func schemeOrDefault(scheme string) string {
-	if scheme == "" {
-		return defaultScheme
-	}
-	return scheme
 }

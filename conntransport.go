@@ -10,6 +10,7 @@ import (
 
 	"github.com/ampauth/ampauth/internal/atmostonce"
 	"github.com/ampauth/ampauth/internal/livepool"
+	"github.com/ampauth/ampauth/internal/replay"
 )
 
 // A ConnTransport sends the mutations of a [RetryTransport] over HTTP/1.1 connections of
@@ -73,8 +74,8 @@ var _ http.RoundTripper = (*ConnTransport)(nil)
 // 5 s of Apache and Node.js.
 const defaultMutationIdle = time.Second
 
-// over returns rt, or t over it if it is an *http.Transport and nothing more.
-func (t *ConnTransport) over(rt http.RoundTripper) http.RoundTripper {
+// wrap returns rt, or t over it if it is an *http.Transport and nothing more.
+func (t *ConnTransport) wrap(rt http.RoundTripper) http.RoundTripper {
 	base, ok := rt.(*http.Transport)
 	if !ok {
 		return rt
@@ -111,7 +112,7 @@ func (t *ConnTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.roundTrip(req, attemptOf(req))
 }
 
-var errJudged = errors.New("the attempt is over: it was answered, or is tried again")
+var errDecided = errors.New("the attempt is over: it was answered, or is tried again")
 
 // roundTrip sends req, which belongs to the attempt a, if any.
 func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response, error) {
@@ -120,30 +121,30 @@ func (t *ConnTransport) roundTrip(req *http.Request, a *attempt) (*http.Response
 		return c.base.RoundTrip(req)
 	}
 	if c.own.Base == nil || req.URL.Scheme != "https" && req.URL.Scheme != "http" {
-		return roundTrip(c.base, req, a)
+		return send(c.base, req, a)
 	}
-	apart := a.apart && c.own.SpeaksHTTP1(req.URL)
+	owned := a.ownConn && c.own.SpeaksHTTP1(req.URL)
 	var tries *ownTries
-	if apart {
+	if owned {
 		tries = a.try()
 	}
-	if a.mutates && a.is(stateJudged) { // by a layer that has left a try behind
+	if a.mutates && a.is(stateDecided) { // by a layer that has left a try behind
 		if req.Body != nil {
 			_ = req.Body.Close()
 		}
-		return nil, errJudged
+		return nil, errDecided
 	}
 	sent := req
-	if body, ok := req.Body.(*sentBody); ok {
+	if body, ok := req.Body.(*replay.Watched); ok {
 		// net/http knows what it does with a body of a known type; from here on it counts as read.
-		body.begun.Store(true)
+		body.Begin()
 		sent = req.WithContext(req.Context())
 		sent.Body = body.ReadCloser
 	}
 	var resp *http.Response
 	var err error
 	switch {
-	case apart:
+	case owned:
 		resp, err = c.sendOnce(sent, a, tries)
 	case a.mutates:
 		resp, err = c.sendPooled(sent, a, atmostonce.RoundTripOver)
@@ -163,9 +164,9 @@ func (c *connections) sendOnce(req *http.Request, a *attempt, tries *ownTries) (
 		ctx = dialContext{a, a.Context} // no trace: there is no other way that req could have gone
 	}
 	sent := req.WithContext(ctx)
-	sent.Body = a.unmasked(req)
+	sent.Body = replay.Restore(req, replay.HasBody(a.caller))
 	send := c.own.RoundTrip
-	if a.fresh {
+	if a.newConn {
 		send = c.own.RoundTripFresh
 	}
 	resp, err := send(sent)
@@ -186,7 +187,7 @@ func (c *connections) sendPooled(req *http.Request, a *attempt, send func(*http.
 	sent := req
 	if a.mutates {
 		sent = req.WithContext(req.Context())
-		sent.Body = a.unmasked(req)
+		sent.Body = replay.Restore(req, replay.HasBody(a.caller))
 	}
 	resp, err := send(over, sent)
 	switch {
@@ -211,10 +212,13 @@ func (c *connections) sendPooled(req *http.Request, a *attempt, send func(*http.
 // together less than half of it, so that another attempt finds another connection.
 func pingTime(timeout time.Duration) time.Duration {
 	if timeout <= 0 {
-		timeout = DefaultRetryConfig().Timeout
+		return endlessPingTime
 	}
 	return timeout / 5
 }
+
+// endlessPingTime is the same where attempts have no end.
+const endlessPingTime = 2 * time.Second
 
 // CloseIdleConnections closes what is idle of Base's connections and of its own.
 func (t *ConnTransport) CloseIdleConnections() {

@@ -11,20 +11,6 @@ import (
 	"time"
 )
 
-// The environment variables, with the names of the Rust client of the same API.
-const (
-	envBaseURL      = "AMP_API_BASE_URL"
-	envUsername     = "AMP_USERNAME"
-	envPassword     = "AMP_PASSWORD"
-	envPasswordFile = "AMP_PASSWORD_FILE"
-	envMaxAttempts  = "API_RETRY_MAX_ATTEMPTS"
-	envBaseDelay    = "API_RETRY_BASE_DELAY_MS"
-	envMaxDelay     = "API_RETRY_MAX_DELAY_MS"
-	envTimeout      = "API_REQUEST_TIMEOUT_SECONDS"
-	envTokenDir     = "AMP_TOKEN_DIR"
-	envPersistence  = "AMP_TOKEN_PERSISTENCE"
-)
-
 // maxPasswordFile bounds what is read from AMP_PASSWORD_FILE, in bytes.
 const maxPasswordFile = 64 << 10
 

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/origin"
 )
 
 // A TokenManager keeps one account logged in. It is the [TokenSource] behind an
@@ -28,12 +29,10 @@ import (
 // Make one with [NewTokenManager]. It is safe for concurrent use. It starts no
 // goroutine but that of a login under way; Close ends it.
 type TokenManager struct {
-	config     Config
-	origin     origin
-	scheme     string
+	account    account
 	wire       hiddenTransport // one attempt: limiter, clean errors
 	end        func()          // closes the idle connections below that the user did not bring
-	stored     *storage        // nil if there is no store
+	stored     *guardedStore   // nil if there is no store
 	log        *slog.Logger    // keeps what a flight says until it has landed
 	flightTime time.Duration   // bounds a flight with all its attempts and waits
 
@@ -53,45 +52,37 @@ type TokenManager struct {
 	counters tokenCounters
 }
 
-// NewTokenManager returns a manager for the account of cfg. It sends nothing yet.
-// A faulty configuration is an error that Is [ErrConfig] and names every fault.
-func NewTokenManager(cfg Config) (*TokenManager, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	base, end := lowerLayers(cfg)
-	return newTokenManager(cfg, base, end), nil
+// An account is what a manager keeps logged in, and how: the Config with its defaults.
+type account struct {
+	baseURL                                string
+	origin                                 origin.Origin
+	scheme                                 string
+	obtainPath, refreshPath, refreshMethod string
+	renewal                                RenewalPolicy
+	lifetime, window                       time.Duration
+	retry                                  RetryConfig // resolved
 }
 
-func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManager {
-	timeout := cfg.Retry.resolved().Timeout
-	m := &TokenManager{
-		config:     cfg,
-		scheme:     schemeOrDefault(cfg.Scheme),
-		end:        end,
-		log:        flightLogger(cfg.Logger),
-		flightTime: flightTime(cfg.Retry, cfg.Store != nil),
-		turn:       make(chan struct{}, 1),
-		users:      make(map[string]uint32),
-	}
-	wire := &RetryTransport{
-		Base: base,
-		// More attempts and the pauses are the flight's. A refresh is a mutation.
-		Retry:   RetryConfig{MaxAttempts: 1, Timeout: timeout, MutationTimeout: timeout, MaxRetryAfter: 1},
-		Limiter: cfg.Limiter,
-		login:   true,
-	}
-	if cfg.Logger != nil {
-		wire.Logger = m.log
-	}
-	m.wire = hideTransport(wire)
-	m.config.HTTPClient = nil // whose connections hold what was sent
-	m.origin, _ = parseOrigin(cfg.BaseURL, cfg.AllowHTTP)
-	if cfg.Store != nil {
-		m.stored = &storage{store: cfg.Store, logger: m.log}
-	}
+// A RenewalPolicy says how a token that ends soon is replaced.
+type RenewalPolicy int
+
+const (
+	// RefreshThenObtain refreshes first and logs in if that fails. A refresh ends
+	// the old token for everyone who shares the account.
+	RefreshThenObtain RenewalPolicy = iota
+	// ObtainOnly logs in again, which leaves the token of others alone. Choose it
+	// for processes that share an account and do not share a token.
+	ObtainOnly
+)
+
+// open readies a manager whose entrance has set what it is made of, and begins its first
+// epoch.
+func (m *TokenManager) open(credentials Credentials) *TokenManager {
+	m.flightTime = flightTime(m.account.retry, m.stored != nil)
+	m.turn = make(chan struct{}, 1)
+	m.users = make(map[string]uint32)
 	m.ctx, m.stop = context.WithCancel(context.Background())
-	m.epoch.Store(m.newEpoch(cfg.Credentials))
+	m.epoch.Store(m.newEpoch(credentials))
 	return m
 }
 
@@ -100,32 +91,32 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 // context's when ctx ended first. The token's Value is the manager's own: do not
 // destroy it.
 func (m *TokenManager) Token(ctx context.Context) (Token, error) {
-	if s := m.usable(); s != nil {
-		return s.token, nil
+	if token, ok := m.ready(); ok {
+		return token, nil
 	}
 	return m.await(ctx, order{purpose: keepFresh})
 }
 
-// usable returns the current token if it has not ended, or nil.
-func (m *TokenManager) usable() *snapshot {
+// ready implements source: it returns the current token if that has not ended.
+func (m *TokenManager) ready() (Token, bool) {
 	e := m.epoch.Load()
 	s := e.current.Load()
 	if s == nil {
-		return nil
+		return Token{}, false
 	}
 	now := time.Now().UnixNano()
-	if s.fresh(now) {
-		return s
+	if !s.fresh(now) {
+		if now >= s.expireAt {
+			return Token{}, false
+		}
+		m.renewAhead(e, now)
 	}
-	return m.stale(e, s, now)
+	return s.token, true
 }
 
-// stale has a token replaced that ends soon, or that comes from the future
-// because the clock was set back, and returns it unless it has ended.
-func (m *TokenManager) stale(e *epoch, s *snapshot, now int64) *snapshot {
-	if now >= s.expireAt {
-		return nil
-	}
+// renewAhead has a token replaced that ends soon, or that comes from the future because
+// the clock was set back. Nobody waits for that.
+func (m *TokenManager) renewAhead(e *epoch, now int64) {
 	next := e.retryAhead.Load()
 	due := now >= next || next-now > int64(maxAskedPause) // the clock was set back
 	if due && e.retryAhead.CompareAndSwap(next, now+int64(min(m.flightTime, maxAskedPause))) {
@@ -133,7 +124,6 @@ func (m *TokenManager) stale(e *epoch, s *snapshot, now int64) *snapshot {
 			e.retryAhead.Store(now + int64(time.Second))
 		}
 	}
-	return s
 }
 
 // Obtain logs in now, or joins another Obtain that is under way. It never takes a
@@ -187,7 +177,21 @@ func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error)
 	return Token{}, stillRefused(firstHoldOff)
 }
 
-// renewSoon is a Renew that nobody waits for.
+// itself, home, wait and renew implement source.
+func (m *TokenManager) itself() TokenSource {
+	if m == nil {
+		return nil
+	}
+	return m
+}
+
+func (m *TokenManager) home() (*origin.Origin, string)          { return &m.account.origin, m.account.scheme }
+func (m *TokenManager) wait(ctx context.Context) (Token, error) { return m.Token(ctx) }
+func (m *TokenManager) renew(ctx context.Context, rejected Token) (Token, error) {
+	return m.Renew(ctx, rejected)
+}
+
+// renewSoon implements source: it is a Renew that nobody waits for.
 func (m *TokenManager) renewSoon(rejected Token) {
 	if s, held, err := m.reject(rejected); s == nil && held == nil && err == nil {
 		_, _ = m.join(order{purpose: replace, rejected: rejected})
@@ -232,7 +236,7 @@ func stillRefused(d time.Duration) *Error {
 	return &Error{Op: "obtain", Kind: ErrObtainFailed, Outcome: Rejected, RetryAfter: d, Err: errStillRefused}
 }
 
-// accepted takes note of a token that the API accepted.
+// accepted implements source: it takes note of a token that the API accepted.
 func (m *TokenManager) accepted(token Token) {
 	s := m.epoch.Load().current.Load()
 	if s != nil && !s.accepted.Load() && s.token.Value.Equal(token.Value) {

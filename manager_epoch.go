@@ -49,31 +49,13 @@ func (m *TokenManager) begin(e *epoch) {
 // over reports whether another epoch has begun.
 func (e *epoch) over() bool { return e.ctx.Err() != nil }
 
-var errOtherUser = errors.New("the credentials are another user's by now, and the request was not sent again as that user")
-
 // checkUser returns an error for a token of another user. Of a token that does not
 // come from a manager nobody knows whose it is.
 func (e *epoch) checkUser(token Token) error {
-	if user := userOf(token); user == nil || *user == e.credentials.Username {
+	if user, _ := userOf(token); user == "" || user == e.credentials.Username {
 		return nil
 	}
 	return &Error{Op: "obtain", Kind: ErrObtainFailed, Outcome: Rejected, Err: errOtherUser}
-}
-
-// userOf returns the user whose token it is, or nil if no manager said.
-func userOf(token Token) *string {
-	if token.Value.ref == nil || token.Value.ref().user == "" {
-		return nil
-	}
-	return &token.Value.ref().user
-}
-
-// userNumber is the number that a manager gave the user whose token it is, or 0.
-func userNumber(token Token) uint32 {
-	if token.Value.ref == nil {
-		return 0
-	}
-	return token.Value.ref().number
 }
 
 // allowLogins ends every reason not to log in; the manager's mu must be held.

@@ -287,7 +287,7 @@ func TestFlightTimeHasRoomForAllThatIsConfigured(t *testing.T) {
 		"more than there is":   {RetryConfig{MaxAttempts: math.MaxInt, Timeout: math.MaxInt64}, true, math.MaxInt64},
 		"too long for a store": {RetryConfig{MaxAttempts: 1, Timeout: math.MaxInt64/2 - 1}, true, math.MaxInt64},
 	} {
-		if got := flightTime(test.retry, test.stored); got != test.want {
+		if got := flightTime(test.retry.resolved(), test.stored); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
 	}

@@ -95,12 +95,9 @@ func WithoutRetry(ctx context.Context) context.Context {
 	return context.WithValue(ctx, noRetryKey{}, true)
 }
 
-// AttemptFromContext returns the number of the attempt that a layer below a
-// [RetryTransport] is part of: 1 for the first. ok is false elsewhere.
-func AttemptFromContext(ctx context.Context) (n int, ok bool) {
-	a := attemptFrom(ctx)
-	if a == nil {
-		return 0, false
+func methodOf(req *http.Request) string {
+	if req.Method == "" {
+		return http.MethodGet
 	}
-	return int(a.number), true
+	return req.Method
 }

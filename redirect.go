@@ -149,10 +149,3 @@ func (c *call) follow() {
 		c.deadline = body.deadline
 	}
 }
-
-func methodOf(req *http.Request) string {
-	if req.Method == "" {
-		return http.MethodGet
-	}
-	return req.Method
-}

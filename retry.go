@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ampauth/ampauth/internal/pace"
+	"github.com/ampauth/ampauth/internal/replay"
 	"golang.org/x/time/rate"
 )
 
@@ -71,11 +73,11 @@ type RetryTransport struct {
 	config RetryConfig
 	fault  error
 
-	gates    gates
-	budget   budget
+	gates    pace.Gates
+	budget   pace.Budget
 	conns    ConnTransport // over Base, if that is an *http.Transport
 	counters retryCounters
-	login    bool          // it sends the logins of a TokenManager
+	states   uint32        // of its attempts: stateLogin if it sends those of a TokenManager
 	timeout  time.Duration // of the http.Client above, if that was taken over
 }
 
@@ -85,11 +87,11 @@ var _ http.RoundTripper = (*RetryTransport)(nil)
 func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	if a := attemptOf(req); a != nil {
-		return roundTrip(t.base(), req, a) // a RetryTransport above is at work
+		return send(t.base(), req, a) // a RetryTransport above is at work
 	}
-	c := call{t: t, req: req, ctx: ctx, bodies: newBodySource(req), earlier: NotSent}
+	c := call{t: t, req: req, ctx: ctx, bodies: replay.NewSource(req), earlier: NotSent}
 	if err := c.prepare(); err != nil {
-		c.bodies.unused()
+		c.bodies.Unused()
 		return nil, err
 	}
 	defer c.done()
@@ -104,32 +106,24 @@ func (t *RetryTransport) resolve() {
 	t.fault = t.Retry.Validate()
 }
 
-func (t *RetryTransport) base() http.RoundTripper { return t.conns.over(baseOrDefault(t.Base)) }
-
-func baseOrDefault(base http.RoundTripper) http.RoundTripper {
-	if base == nil {
-		return http.DefaultTransport
-	}
-	return base
-}
-
-// roundTrip sends req, which belongs to the attempt a, if any, over base.
-func roundTrip(base http.RoundTripper, req *http.Request, a *attempt) (*http.Response, error) {
-	if conns, ok := base.(*ConnTransport); ok {
-		return conns.roundTrip(req, a)
-	}
-	if a != nil && a.mutates {
-		req = masked(req)
-	}
-	return base.RoundTrip(req)
-}
-
-func closeIdleConnections(rt http.RoundTripper) {
-	if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
-}
+func (t *RetryTransport) base() http.RoundTripper { return t.conns.wrap(baseOrDefault(t.Base)) }
 
 func (t *RetryTransport) logs(ctx context.Context, level slog.Level) bool {
 	return t.Logger != nil && t.Logger.Enabled(ctx, level)
 }
+
+// A hiddenTransport is a RetryTransport that no printer gets into: the buffers of
+// net/http, in which a password or token was sent, are behind it.
+type hiddenTransport struct{ retry func() *RetryTransport }
+
+func hideTransport(t *RetryTransport) hiddenTransport {
+	return hiddenTransport{func() *RetryTransport { return t }}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (h hiddenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return h.retry().RoundTrip(req)
+}
+
+// CloseIdleConnections is for http.Client's.
+func (h hiddenTransport) CloseIdleConnections() { h.retry().CloseIdleConnections() }

@@ -37,32 +37,31 @@ func (s RetryStats) Total() uint64 {
 	return s.NotSent + s.Unprocessed + s.RateLimited + s.ServerError + s.Timeout + s.Broken
 }
 
+// A retryReason is why a request was sent again.
+type retryReason int
+
+const (
+	reasonNotSent retryReason = iota
+	reasonUnprocessed
+	reasonRateLimited
+	reasonServerError
+	reasonTimeout
+	reasonBroken
+)
+
+// String is the word for the reason in a log.
+func (r retryReason) String() string {
+	return [...]string{"not sent", "unprocessed", "rate limited", "server error", "timeout", "broken connection"}[r]
+}
+
 type tokenCounters struct {
 	obtains, obtainFailures, refreshes, refreshFailures, renewals, adoptions atomic.Uint64
 }
 
 type retryCounters struct {
-	notSent, unprocessed, rateLimited, serverError, timeout, broken atomic.Uint64
-
+	retries        [reasonBroken + 1]atomic.Uint64
 	replays, waits atomic.Uint64
 	waited         atomic.Int64 // nanoseconds
-}
-
-// reason is the counter of a retry, and the word for it in a log.
-func (c *retryCounters) reason(r result) (*atomic.Uint64, string) {
-	switch {
-	case r.outcome == NotSent:
-		return &c.notSent, "not sent"
-	case r.outcome == Unprocessed:
-		return &c.unprocessed, "unprocessed"
-	case r.outcome == Rejected:
-		return &c.rateLimited, "rate limited"
-	case r.outcome == Answered:
-		return &c.serverError, "server error"
-	case r.timedOut:
-		return &c.timeout, "timeout"
-	}
-	return &c.broken, "broken connection"
 }
 
 func (c *retryCounters) addWait(d time.Duration) {
@@ -80,12 +79,12 @@ func (c *tokenCounters) addTo(s *Stats) {
 }
 
 func (c *retryCounters) addTo(s *Stats) {
-	s.Retries.NotSent += c.notSent.Load()
-	s.Retries.Unprocessed += c.unprocessed.Load()
-	s.Retries.RateLimited += c.rateLimited.Load()
-	s.Retries.ServerError += c.serverError.Load()
-	s.Retries.Timeout += c.timeout.Load()
-	s.Retries.Broken += c.broken.Load()
+	for reason, field := range [...]*uint64{
+		&s.Retries.NotSent, &s.Retries.Unprocessed, &s.Retries.RateLimited,
+		&s.Retries.ServerError, &s.Retries.Timeout, &s.Retries.Broken,
+	} {
+		*field += c.retries[reason].Load()
+	}
 	s.Replays += c.replays.Load()
 	s.Waits += c.waits.Load()
 	s.Waited += time.Duration(c.waited.Load())

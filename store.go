@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/origin"
 )
 
 // A TokenStore keeps tokens between runs, and shares them between processes that
@@ -78,7 +80,7 @@ type StoreKey struct{ sum [sha256.Size]byte }
 // URL (case of the host, default port, final slash) give the same key. A faulty
 // URL or an empty user name is an error that Is [ErrConfig].
 func NewStoreKey(baseURL, username string) (StoreKey, error) {
-	canonical, rule := canonicalBase(baseURL)
+	canonical, rule := origin.Canonical(baseURL)
 	switch {
 	case rule != "":
 		return StoreKey{}, configFault("BaseURL", envBaseURL, rule)
@@ -178,4 +180,12 @@ func seconds(b []byte) (n int64, ok bool) {
 	}
 	n, err := strconv.ParseInt(string(b), 10, 64)
 	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == string(b)
+}
+
+// storeFault returns the error of a store for its cause; nil if that is nil.
+func storeFault(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: "store", Kind: ErrStore, Outcome: NotSent, Err: err}
 }

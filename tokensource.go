@@ -3,7 +3,10 @@ package ampauth
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/origin"
 )
 
 // A TokenSource yields the token to send with a request.
@@ -21,51 +24,96 @@ type Renewer interface {
 	Renew(ctx context.Context, rejected Token) (Token, error)
 }
 
-// A Token is a credential with the times that belong to it. It shows its value
-// to nobody (see [Secret]).
-type Token struct {
-	Value      Secret
-	ExpiresAt  time.Time // zero: no end
-	ObtainedAt time.Time
+// A source is what the layers ask of a [TokenSource]. One of this package knows more than
+// the exported methods tell.
+type source interface {
+	// itself is the TokenSource, nil if there is none behind a pointer.
+	itself() TokenSource
+	// home is where its tokens go, and the scheme word before them; nil and "" if it does not know.
+	home() (*origin.Origin, string)
+	// issued reports whether the value of an Authorization field is a token of its own.
+	issued(value string) bool
+
+	// ready returns a token that nobody has to wait for.
+	ready() (Token, bool)
+	// wait returns a token, or why there is none.
+	wait(ctx context.Context) (Token, error)
+	// accepted says that the API accepted a token.
+	accepted(Token)
+	// renew replaces a token that the API refused; renewSoon does so while nobody waits.
+	renew(ctx context.Context, rejected Token) (Token, error)
+	renewSoon(rejected Token)
 }
 
-// IsExpired reports whether the token's time is over.
-func (t Token) IsExpired() bool { return t.ExpiresSoon(0) }
-
-// ExpiresSoon reports whether the token's time is over within threshold.
-func (t Token) ExpiresSoon(threshold time.Duration) bool {
-	return !t.ExpiresAt.IsZero() && time.Until(t.ExpiresAt) <= threshold
-}
-
-// Age returns the time since the token was obtained, 0 if that is not known.
-func (t Token) Age() time.Duration {
-	if t.ObtainedAt.IsZero() {
-		return 0
+// sourceOf returns s as a source. A struct that embeds one of this package has its
+// methods, but a Token of its own, and so is somebody else's.
+func sourceOf(s TokenSource) source {
+	if own, ok := s.(source); ok && own.itself() == s {
+		return own
 	}
-	return time.Since(t.ObtainedAt)
-}
-
-// A TokenInfo describes a token without holding it.
-type TokenInfo struct {
-	ExpiresAt   time.Time     // zero: no end
-	ObtainedAt  time.Time     // when the answer with the token arrived
-	ExpiresIn   time.Duration // time left; negative once expired, 0 without end
-	Age         time.Duration
-	IsExpired   bool
-	ExpiresSoon bool // a refresh is due, or under way
+	return &foreignSource{of: s}
 }
 
 // StaticTokenSource returns a source that always yields the same token, which
 // does not end and cannot be renewed.
-func StaticTokenSource(value Secret) TokenSource { return staticTokenSource{Token{Value: value}} }
+func StaticTokenSource(value Secret) TokenSource { return &staticSource{token: Token{Value: value}} }
 
-type staticTokenSource struct{ token Token }
+type staticSource struct {
+	foreignSource // knows nothing more
+	token         Token
+}
 
-func (s staticTokenSource) Token(context.Context) (Token, error) {
+// Token implements TokenSource.
+func (s *staticSource) Token(context.Context) (Token, error) {
 	if s.token.Value.IsZero() {
 		return Token{}, noToken(errors.New("the StaticTokenSource is empty"))
 	}
 	return s.token, nil
+}
+
+func (s *staticSource) itself() TokenSource                     { return s }
+func (s *staticSource) ready() (Token, bool)                    { return s.token, !s.token.Value.IsZero() }
+func (s *staticSource) wait(ctx context.Context) (Token, error) { return s.Token(ctx) }
+
+// A foreignSource is somebody else's TokenSource. It may panic.
+type foreignSource struct {
+	of       TokenSource
+	renewing atomic.Bool // a renewal is under way that nobody waits for
+}
+
+func (s *foreignSource) itself() TokenSource            { return s.of }
+func (s *foreignSource) home() (*origin.Origin, string) { return nil, "" }
+func (s *foreignSource) issued(string) bool             { return false }
+func (s *foreignSource) ready() (Token, bool)           { return Token{}, false }
+func (s *foreignSource) accepted(Token)                 {}
+
+func (s *foreignSource) wait(ctx context.Context) (token Token, err error) {
+	defer recovered("TokenSource", &err)
+	return s.of.Token(ctx)
+}
+
+func (s *foreignSource) renew(ctx context.Context, rejected Token) (token Token, err error) {
+	renewer, ok := s.of.(Renewer)
+	if !ok {
+		return Token{}, noToken(errors.New("the TokenSource cannot renew tokens"))
+	}
+	defer recovered("Renewer", &err)
+	return renewer.Renew(ctx, rejected)
+}
+
+// renewTime bounds a renewal that nobody waits for.
+const renewTime = 30 * time.Second
+
+func (s *foreignSource) renewSoon(rejected Token) {
+	if _, ok := s.of.(Renewer); !ok || !s.renewing.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer s.renewing.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), renewTime)
+		defer cancel()
+		_, _ = s.renew(ctx, rejected)
+	}()
 }
 
 // noToken is the error of a request that could not get a token.

@@ -1,19 +1,19 @@
 package ampauth
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"html"
 	"net/http"
 	"net/url"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/ampauth/ampauth/internal/origin"
+	"github.com/ampauth/ampauth/internal/sendable"
 )
 
 // An AuthTransport adds the token to requests that go to its origin, and to no
@@ -22,10 +22,10 @@ import (
 //
 // A request that already has an Authorization header is passed on as it is, unless
 // that holds a token of the Source, when it is a *TokenManager: a generated client that
-// was fed from there is renewed like any other. When the API refuses the token (status 401, or 403 with one of the texts of Django
-// REST framework for it) a RetryTransport above renews it and sends the request
-// again. Without one the renewal is started, nobody waits for it, and the caller
-// gets the refusal: the next request has the new token.
+// was fed from there is renewed like any other. When the API refuses the token (status
+// 401, or 403 with one of the texts of Django REST framework for it) a RetryTransport
+// above renews it and sends the request again. Without one the renewal is started, nobody
+// waits for it, and the caller gets the refusal: the next request has the new token.
 //
 // Layers between it and the network see the token; layers above never do, since
 // the response's Request is the caller's own. It is safe for concurrent use and
@@ -55,13 +55,13 @@ type AuthTransport struct {
 	AllowHTTP bool
 
 	once   sync.Once // sets what follows
-	origin origin
+	source source
+	origin origin.Origin
 	scheme string
 	fault  error
 
-	conns    ConnTransport // over Base, if that is an *http.Transport
-	follows  atomic.Bool   // the Base was seen to follow a redirect by itself
-	renewing atomic.Bool   // a renewal by a foreign Renewer is under way that nobody waits for
+	conns   ConnTransport // over Base, if that is an *http.Transport
+	follows atomic.Bool   // the Base was seen to follow a redirect by itself
 }
 
 var _ http.RoundTripper = (*AuthTransport)(nil)
@@ -69,18 +69,11 @@ var _ http.RoundTripper = (*AuthTransport)(nil)
 // RoundTrip implements http.RoundTripper. When there is no token the
 // error is an *Error that is NotSent, and the request's body is closed.
 func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	return t.roundTrip(req, attemptOf(req), nil)
+	return t.roundTrip(req, attemptOf(req))
 }
 
-// An ownRequest is what a RetryTransport right above says of a request: nobody else has
-// it, so that no other copy is needed.
-type ownRequest struct {
-	value  *[1]string // holds the value of the Authorization field
-	header headerFacts
-}
-
-// roundTrip sends req, which belongs to the attempt a, if any. own may be nil.
-func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest) (*http.Response, error) {
+// roundTrip sends req, which belongs to the attempt a, if any.
+func (t *AuthTransport) roundTrip(req *http.Request, a *attempt) (*http.Response, error) {
 	t.once.Do(t.resolve)
 	base := t.base()
 	if a != nil && a.report() != nil {
@@ -89,21 +82,22 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest
 	switch {
 	case t.fault != nil:
 		return nil, notSent(req, a, t.fault)
-	case a != nil && a.login, req.URL == nil:
-		return roundTrip(base, req, a)
+	case a != nil && a.is(stateLogin), req.URL == nil:
+		return send(base, req, a)
 	}
-	caller := req
+	caller, alone := req, a.alone(req)
 	if hasLocationsCredential(req) {
 		req = req.WithContext(req.Context())
 		req.Header = req.Header.Clone()
 		req.Header.Del("Authorization")
+		alone = nil
 	}
 	if !t.admits(req) {
-		return roundTrip(base, req, a)
+		return send(base, req, a)
 	}
-	header, theirs := t.withoutAuthorization(req.Header, own)
+	header, theirs := t.withoutAuthorization(req.Header, alone)
 	if theirs {
-		return roundTrip(base, req, a)
+		return send(base, req, a)
 	}
 	if t.follows.Load() {
 		return nil, notSent(req, a, followsRedirects(NotSent))
@@ -116,7 +110,7 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt, own *ownRequest
 		return nil, notSent(req, a, err)
 	}
 
-	resp, rtErr := roundTrip(base, authorized(req, header, value, own), a)
+	resp, rtErr := send(base, authorized(req, header, value, alone), a)
 	switch {
 	case rtErr != nil:
 		if resp != nil && resp.Body != nil {
@@ -149,32 +143,32 @@ func followsRedirects(outcome Outcome) *Error {
 // CloseIdleConnections forwards to the base.
 func (t *AuthTransport) CloseIdleConnections() { closeIdleConnections(t.base()) }
 
-func (t *AuthTransport) base() http.RoundTripper { return t.conns.over(baseOrDefault(t.Base)) }
+func (t *AuthTransport) base() http.RoundTripper { return t.conns.wrap(baseOrDefault(t.Base)) }
+
+// defaultScheme is the scheme word of AMP 1.
+const defaultScheme = "token"
 
 func (t *AuthTransport) resolve() {
-	manager, managed := t.Source.(*TokenManager)
-	managed = managed && manager != nil
-	t.scheme = t.Scheme
-	rule := ""
-	switch {
-	case t.Source == nil:
+	if t.Source == nil {
 		t.fault = configFault("AuthTransport.Source", "", "is required")
 		return
+	}
+	t.source = sourceOf(t.Source)
+	home, scheme := t.source.home()
+	rule := ""
+	switch {
 	case t.Origin != "":
-		t.origin, rule = parseOrigin(t.Origin, t.AllowHTTP)
-	case managed:
-		t.origin = manager.origin
+		t.origin, rule = origin.Parse(t.Origin, t.AllowHTTP)
+	case home != nil:
+		t.origin = *home
 	default:
 		rule = "is required unless Source is a *TokenManager"
 	}
 	if rule != "" {
 		t.fault = configFault("AuthTransport.Origin", "", rule)
 	}
-	if t.Scheme == "" && managed {
-		t.scheme = manager.scheme
-	}
-	t.scheme = schemeOrDefault(t.scheme)
-	if !isWord(t.scheme) {
+	t.scheme = cmp.Or(t.Scheme, scheme, defaultScheme)
+	if !sendable.IsWord(t.scheme) {
 		t.fault = configFault("AuthTransport.Scheme", "", "is not an authentication scheme")
 	}
 }
@@ -201,39 +195,16 @@ func (t *AuthTransport) authorization(ctx context.Context, a *attempt) (Token, s
 }
 
 // token asks the source. A wait for it does not run the attempt's clock.
-func (t *AuthTransport) token(ctx context.Context, a *attempt) (token Token, err error) {
-	switch source := t.Source.(type) {
-	case staticTokenSource:
-		return source.Token(ctx)
-	case *TokenManager:
-		if source == nil {
-			break
-		}
-		if s := source.usable(); s != nil {
-			return s.token, nil
-		}
+func (t *AuthTransport) token(ctx context.Context, a *attempt) (Token, error) {
+	if token, ok := t.source.ready(); ok {
+		return token, nil
 	}
 	if a != nil {
-		a.pause()
-		defer a.resume()
+		a.stopClock()
+		defer a.startClock()
 		ctx = sourceContext{ctx}
 	}
-	defer recovered("TokenSource", &err)
-	return t.Source.Token(ctx)
-}
-
-// recovered turns a panic of somebody else's code into an error. Of the panic's
-// value only a runtime error's text is safe to show.
-func recovered(who string, err *error) {
-	v := recover()
-	if v == nil {
-		return
-	}
-	if e, ok := v.(runtime.Error); ok {
-		*err = fmt.Errorf("the %s panicked: %w", who, e)
-	} else {
-		*err = fmt.Errorf("the %s panicked with a %T", who, v)
-	}
+	return t.source.wait(ctx)
 }
 
 // notSent ends a request that cannot have a token. A RetryTransport above takes
@@ -268,88 +239,4 @@ func (t *AuthTransport) withoutToken(err error, token Token) error {
 		return hidden("error that shows the token", err)
 	}
 	return err
-}
-
-// inspect tells whoever wants to know whether the API accepted the token.
-func (t *AuthTransport) inspect(resp *http.Response, token Token, a *attempt) {
-	switch {
-	case resp.StatusCode < http.StatusMultipleChoices:
-		if manager, ok := t.Source.(*TokenManager); ok {
-			manager.accepted(token)
-		}
-	case !refusesToken(resp):
-	case a != nil:
-		a.note().report.Store(&tokenReport{token: token, auth: t})
-	default:
-		t.renewSoon(token)
-	}
-}
-
-// maxRefusal bounds what is read of a 403 to find out what it refuses.
-const maxRefusal = 1 << 10
-
-// refusesToken reports whether the API turned the request away for its token.
-// The body stays whole. Django REST framework answers 403 instead of 401 when
-// its first authenticator names no challenge; then only the text tells.
-func refusesToken(resp *http.Response) bool {
-	switch {
-	case resp.StatusCode == http.StatusUnauthorized:
-		return true
-	case resp.StatusCode != http.StatusForbidden,
-		resp.ContentLength > maxRefusal, !isJSON(resp.Header):
-		return false
-	}
-	ahead := readAhead(resp.Body, maxRefusal+1, drainTime)
-	resp.Body = ahead
-	content, ok := ahead.whole()
-	var answer struct {
-		Detail string `json:"detail"`
-	}
-	if !ok || json.Unmarshal(content, &answer) != nil {
-		return false
-	}
-	switch answer.Detail {
-	case "Authentication credentials were not provided.",
-		"Invalid token.",
-		"Invalid token header. No credentials provided.",
-		"Invalid token header. Token string should not contain spaces.",
-		"User inactive or deleted.":
-		return true
-	}
-	return false
-}
-
-func isJSON(h http.Header) bool {
-	mediaType, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.EqualFold(strings.TrimSpace(mediaType), "application/json")
-}
-
-// renewTime bounds a renewal that nobody waits for.
-const renewTime = 30 * time.Second
-
-// renew has a refused token replaced.
-func (t *AuthTransport) renew(ctx context.Context, rejected Token) (token Token, err error) {
-	renewer, ok := t.Source.(Renewer)
-	if !ok {
-		return Token{}, noToken(errors.New("the TokenSource cannot renew tokens"))
-	}
-	defer recovered("Renewer", &err)
-	return renewer.Renew(ctx, rejected)
-}
-
-// renewSoon has a refused token replaced without waiting for it.
-func (t *AuthTransport) renewSoon(rejected Token) {
-	if manager, ok := t.Source.(*TokenManager); ok {
-		manager.renewSoon(rejected)
-		return
-	}
-	if _, ok := t.Source.(Renewer); !ok || !t.renewing.CompareAndSwap(false, true) {
-		return
-	}
-	go func() {
-		defer t.renewing.Store(false)
-		ctx, cancel := context.WithTimeout(context.Background(), renewTime)
-		defer cancel()
-		_, _ = t.renew(ctx, rejected)
-	}()
 }

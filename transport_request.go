@@ -5,14 +5,15 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
+
+	"github.com/ampauth/ampauth/internal/sendable"
 )
 
 // admits reports whether the request goes to the origin, by all that names a host on
 // the wire: the URL, the Host field, by which a server may route, and the request line.
 func (t *AuthTransport) admits(req *http.Request) bool {
-	return t.origin.admits(req.URL.Scheme, req.URL.Host) &&
-		(req.Host == "" || req.Host == req.URL.Host || t.origin.admits(req.URL.Scheme, req.Host)) &&
+	return t.origin.Admits(req.URL.Scheme, req.URL.Host) &&
+		(req.Host == "" || req.Host == req.URL.Host || t.origin.Admits(req.URL.Scheme, req.Host)) &&
 		req.Method != http.MethodConnect && t.admitsTarget(req.URL)
 }
 
@@ -27,23 +28,24 @@ func (t *AuthTransport) admitsTarget(u *url.URL) bool {
 		return true
 	}
 	named, err := url.Parse(target)
-	return err == nil && t.origin.admits(named.Scheme, named.Host)
+	return err == nil && t.origin.Admits(named.Scheme, named.Host)
 }
 
 // withoutAuthorization copies h but for Authorization fields that do not count: empty
 // ones, and those that hold a token of the manager's own, which a generated client may
 // have been given for its security scheme. theirs reports that the caller set another
 // one; then there is no copy. The spelling of the key is the caller's.
-func (t *AuthTransport) withoutAuthorization(h http.Header, own *ownRequest) (copied http.Header, theirs bool) {
-	var facts headerFacts
-	if own != nil {
-		facts = own.header
+// alone is as in authorized.
+func (t *AuthTransport) withoutAuthorization(h http.Header, alone *sending) (copied http.Header, theirs bool) {
+	var facts sendable.Facts
+	if alone != nil {
+		facts = alone.attempt.header
 	} else {
-		facts = factsOf(h)
+		facts = sendable.FactsOf(h)
 	}
-	if facts.authorization {
+	if facts&sendable.Authorization != 0 {
 		for key, values := range h {
-			if isAuthorization(key) && slices.ContainsFunc(values, func(v string) bool { return v != "" && !t.ownToken(v) }) {
+			if sendable.IsAuthorization(key) && slices.ContainsFunc(values, func(v string) bool { return v != "" && !t.source.issued(v) }) {
 				return nil, true
 			}
 		}
@@ -55,39 +57,28 @@ func (t *AuthTransport) withoutAuthorization(h http.Header, own *ownRequest) (co
 	} else {
 		copied = maps.Clone(h)
 	}
-	if facts.spare {
+	if facts&sendable.Spare != 0 {
 		// Cut to their length, so that an append below does not write into the caller's.
 		for key, values := range copied {
 			copied[key] = slices.Clip(values)
 		}
 	}
-	if facts.authorization {
-		maps.DeleteFunc(copied, func(key string, _ []string) bool { return isAuthorization(key) })
+	if facts&sendable.Authorization != 0 {
+		maps.DeleteFunc(copied, func(key string, _ []string) bool { return sendable.IsAuthorization(key) })
 	}
 	return copied, false
-}
-
-// ownToken reports whether the value of an Authorization field is the manager's.
-func (t *AuthTransport) ownToken(value string) bool {
-	manager, ok := t.Source.(*TokenManager)
-	return ok && manager.issued(value)
 }
 
 // mapGroup is the number of entries that a map keeps without a table.
 const mapGroup = 8
 
-func isAuthorization(key string) bool {
-	const name = "Authorization"
-	return len(key) == len(name) && strings.EqualFold(key, name)
-}
-
-// authorized returns req with another header, and value in it: a copy, or req itself
-// if own is given. The value belongs to this request alone, since a layer below may
-// edit it in place.
-func authorized(req *http.Request, header http.Header, value string, own *ownRequest) *http.Request {
-	if own != nil {
-		own.value[0] = value
-		header["Authorization"] = own.value[:]
+// authorized returns req with another header, and value in it: a copy, unless nobody else
+// has it (see attempt.alone). The value belongs to this request alone, since a layer below
+// may edit it in place.
+func authorized(req *http.Request, header http.Header, value string, alone *sending) *http.Request {
+	if alone != nil {
+		alone.value[0] = value
+		header["Authorization"] = alone.value[:]
 		req.Header = header
 		return req
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth/internal/amproutes"
+	"github.com/ampauth/ampauth/internal/pace"
 )
 
 // Retry calls op until it succeeds, at most cfg.MaxAttempts times, with the same
@@ -58,11 +59,11 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 			retryAfter = e.RetryAfter
 		}
 		wait := cfg.backoff(n, retryAfter)
-		if n >= cfg.MaxAttempts || cfg.tooLong(retryAfter) || !fits(ctx, wait) {
+		if n >= cfg.MaxAttempts || cfg.tooLong(retryAfter) || !pace.Fits(ctx, wait) {
 			return zero, afterAttempts(n, err, last)
 		}
-		if ctxErr := sleep(ctx, wait); ctxErr != nil {
-			return zero, leftAfter(n, ctxErr, err)
+		if !pace.Sleep(ctx, wait) {
+			return zero, leftAfter(n, ended(ctx), err)
 		}
 		last = err
 	}
@@ -166,6 +167,13 @@ type retryableError interface {
 	error
 	Retryable() bool
 }
+
+// transient marks an error as one that another attempt may not have.
+type transient struct{ error }
+
+func (t transient) Error() string { return causeText(t.error) }
+func (transient) Retryable() bool { return true }
+func (t transient) Unwrap() error { return t.error }
 
 func retryable(err error) bool {
 	if final(err) {

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/ampauth/ampauth/internal/atmostonce"
+	"github.com/ampauth/ampauth/internal/pace"
+	"github.com/ampauth/ampauth/internal/replay"
+	"github.com/ampauth/ampauth/internal/sendable"
 )
 
 // A call is one RoundTrip: a request and the attempts at it.
@@ -20,10 +22,10 @@ type call struct {
 	deadline  time.Time          // by which http.Client's Timeout, taken over, ends the call
 	config    *RetryConfig
 	operation Operation
-	bodies    bodySource
-	body      io.ReadCloser // for the next attempt
-	sent      *sentBody     // of the attempt, where it matters whether it was read
-	header    headerFacts
+	bodies    replay.Source
+	body      io.ReadCloser   // for the next attempt
+	sent      *replay.Watched // of the attempt, where it matters whether it was read
+	header    sendable.Facts
 
 	number   int     // of the attempt, from 1
 	retries  int     // attempts that count against MaxAttempts, but the first
@@ -33,31 +35,17 @@ type call struct {
 	user     uint32  // whose token one of them was sent with
 
 	// Reasons to send it otherwise.
-	detour     bool // in another way, as the same attempt: an UnsentError says so
-	detours    int
-	fresh      bool // over a connection that was not used before: that one was
-	apart      bool // over a connection of its own: status 421, or a pool that is silent
-	unexpected bool // without Expect: status 417
-	late       bool // later: status 425
+	resend        bool // in another way, as the same attempt: an UnsentError says so
+	resends       int
+	newConn       bool // over a connection that no other request was on: the last one was stale
+	ownConn       bool // over a connection of its own: status 421, or a pool that is silent
+	withoutExpect bool // status 417
+	afterEarly    bool // once more: status 425
 }
 
-// maxDetours is how often an attempt may be sent another way: two may be wrong, and a
+// maxResends is how often an attempt may be sent another way: two may be wrong, and a
 // connection stale.
-const maxDetours = 3
-
-// A result is how an attempt ended: in a response or an error.
-type result struct {
-	attempt    *attempt
-	resp       *http.Response
-	err        error
-	outcome    Outcome
-	unsent     *atmostonce.UnsentError // the proof that nothing left, or nil
-	refusal    *tokenReport            // of the token, by the API; nil if there was none
-	timedOut   bool                    // by the attempt's own clock
-	final      bool                    // an error that no repetition changes
-	retryAfter time.Duration           // 0 if the response has none
-	limited    time.Duration           // a retry would wait so long for the limiter, beyond the deadline
-}
+const maxResends = 3
 
 // prepare checks and resolves what the call needs.
 func (c *call) prepare() error {
@@ -65,7 +53,7 @@ func (c *call) prepare() error {
 	if c.t.fault != nil {
 		return c.t.fault
 	}
-	facts, err := sendable(c.req)
+	facts, err := sendable.Check(c.req)
 	if err != nil {
 		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: err, repeat: never}
 	}
@@ -79,16 +67,47 @@ func (c *call) prepare() error {
 	return nil
 }
 
+// The margin that a mutation leaves to the timer of an http.Client, so that what it
+// ends in is there before the text that http.Client puts in its place.
+const (
+	marginOf  = 50 // of the time that is left, one part
+	minMargin = 5 * time.Millisecond
+	maxMargin = 100 * time.Millisecond
+)
+
+// bound ends the call with the Timeout of its http.Client, whether NewClient has taken
+// that over or http.Client keeps it itself. Then it sets Request.Cancel and a
+// deadline; that of a context alone comes without Cancel.
+func (c *call) bound() {
+	if limit := c.t.timeout; limit > 0 {
+		if c.deadline.IsZero() {
+			c.deadline = time.Now().Add(limit)
+		}
+		c.ctx, c.end = context.WithDeadlineCause(c.ctx, c.deadline, clientTimeout{limit: limit})
+	}
+	deadline, ok := c.ctx.Deadline()
+	//lint:ignore SA1019 http.Client sets it, and that is how its Timeout shows
+	if ok && c.req.Cancel != nil && c.operation == MutatingOperation {
+		margin := min(max(time.Until(deadline)/marginOf, minMargin), maxMargin)
+		ctx, end := context.WithDeadlineCause(c.ctx, deadline.Add(-margin), clientTimeout{})
+		if outer := c.end; outer != nil {
+			inner := end
+			end = func() { inner(); outer() }
+		}
+		c.ctx, c.end = ctx, end
+	}
+}
+
 func (c *call) run() (*http.Response, error) {
 	var last result
 	for c.number = 1; ; c.number++ {
-		if c.detour {
-			c.detour = false // it was admitted already
+		if c.resend {
+			c.resend = false // it was admitted already
 		} else if err := c.admit(&last); err != nil {
 			return nil, err
 		}
-		if !c.bodies.used {
-			c.body, _ = c.bodies.next() // the first cannot fail
+		if !c.bodies.Started() {
+			c.body, _ = c.bodies.Next() // the first cannot fail
 		}
 		var r result
 		c.try(&r)
@@ -97,7 +116,7 @@ func (c *call) run() (*http.Response, error) {
 			return c.finish(&r)
 		}
 		decided := time.Now()
-		if !c.detour {
+		if !c.resend {
 			c.earlier = c.overall(r.outcome)
 			if c.earlier == Answered {
 				c.earlier = Ambiguous // of a 5xx nobody knows what it did
@@ -105,7 +124,7 @@ func (c *call) run() (*http.Response, error) {
 			c.note(&r)
 		}
 		if r.resp != nil {
-			discard(r.attempt, r.resp.Body, c.drainTime())
+			r.attempt.discard(r.resp.Body, c.drainTime())
 		} else {
 			r.attempt.release()
 		}
@@ -135,59 +154,77 @@ func (c *call) note(r *result) {
 // for so long that there is no time left for another.
 func (c *call) drainTime() time.Duration {
 	if deadline, ok := c.ctx.Deadline(); ok {
-		return min(drainTime, time.Until(deadline)/2)
+		return min(replay.DrainTime, time.Until(deadline)/2)
 	}
-	return drainTime
+	return replay.DrainTime
 }
 
 // expects reports whether the attempt had an Expect field.
-func (c *call) expects() bool { return !c.unexpected && c.req.Header.Get("Expect") != "" }
+func (c *call) expects() bool { return !c.withoutExpect && c.req.Header.Get("Expect") != "" }
 
-// try makes one attempt, whose end is written to r.
-func (c *call) try(r *result) {
-	s := newAttempt(c)
+// newAttempt makes an attempt with its request, and starts its clock.
+func (c *call) newAttempt() *sending {
+	s := &sending{attempt: attempt{
+		Context: c.ctx, caller: c.req, number: int32(c.number),
+		mutates: c.operation == MutatingOperation,
+		traced:  c.operation != SafeOperation, // which can be repeated in any case
+		ownConn: c.ownConn || c.operation == MutatingOperation,
+		newConn: c.ownConn || c.newConn || c.bodies.ExistsOnce(),
+		direct:  true, header: c.header,
+		limit: c.config.timeoutOf(c.operation),
+	}}
 	a := &s.attempt
-	s.request.Body, c.body = c.body, nil
-	if body := s.request.Body; c.bodies.once != nil && a.cancel != nil {
+	a.whole.Store(s)
+	a.state.Store(c.user<<stateUserFrom | c.t.states)
+	// A layer may leave its own call of a mutation behind; and a call that has a clock
+	// ends with its last attempt.
+	if a.limit > 0 || a.mutates || c.end != nil {
+		a.Context, a.cancel = context.WithCancelCause(a.Context)
+	}
+	if a.limit > 0 {
+		a.timer = time.AfterFunc(a.limit, a.expire)
+	}
+	s.request = *c.req.WithContext(a) // inlined, so that no other copy is allocated
+	if c.withoutExpect {
+		s.request.Header = s.request.Header.Clone()
+		s.request.Header.Del("Expect")
+	}
+	c.giveBody(s)
+	return s
+}
+
+// giveBody gives the attempt its body, in the form that its operation wants.
+func (c *call) giveBody(s *sending) {
+	a, req := &s.attempt, &s.request
+	req.Body, c.body = c.body, nil
+	if body := req.Body; c.bodies.ExistsOnce() && a.cancel != nil {
 		// net/http waits for a Read of the body, whatever the context says. Whatever the
 		// body is that exists once (a pipe, a file, a connection), Close ends its Read.
 		context.AfterFunc(a, func() {
-			if !a.over() {
+			if !a.is(stateReleased) {
 				_ = body.Close()
 			}
 		})
 	}
-	if c.unexpected {
-		s.request.Header = s.request.Header.Clone()
-		s.request.Header.Del("Expect")
+	if a.mutates {
+		replay.MakeUnrepeatable(req)
 	}
-	base := c.t.base()
-	auth, ok := base.(*AuthTransport)
-	lowest := base
-	if ok {
-		lowest = auth.base()
-	}
-	_, a.direct = lowest.(*ConnTransport)
-	if a.login && !a.direct {
-		s.request.GetBody = nil // so that a layer which follows redirects does not take the password along
-	}
-	if c.operation == MutatingOperation {
-		// As in masked, and here, where it takes no copy of the request.
-		s.request.GetBody = nil
-		if !hasBody(&s.request) {
-			s.request.Body = emptyBody{}
-		}
-	}
-	if a.traced && hasBody(&s.request) {
-		sent := &sentBody{ReadCloser: s.request.Body}
-		c.sent, s.request.Body = sent, sent
-		if anew := s.request.GetBody; anew != nil { // net/http repeats what is idempotent
-			s.request.GetBody = func() (io.ReadCloser, error) {
-				sent.begun.Store(true)
+	if a.traced && replay.HasBody(req) {
+		sent := &replay.Watched{ReadCloser: req.Body}
+		c.sent, req.Body = sent, sent
+		if anew := req.GetBody; anew != nil { // net/http repeats what is idempotent
+			req.GetBody = func() (io.ReadCloser, error) {
+				sent.Begin()
 				return anew()
 			}
 		}
 	}
+}
+
+// try makes one attempt, whose end is written to r.
+func (c *call) try(r *result) {
+	s := c.newAttempt()
+	a := &s.attempt
 	var began time.Time
 	logged := c.t.logs(c.ctx, slog.LevelDebug)
 	if logged {
@@ -199,16 +236,10 @@ func (c *call) try(r *result) {
 			a.release() // a panic passes through
 		}
 	}()
-	var resp *http.Response
-	var err error
-	if ok {
-		resp, err = auth.roundTrip(&s.request, a, &ownRequest{&s.value, c.header})
-	} else {
-		resp, err = roundTrip(base, &s.request, a)
-	}
+	resp, err := send(c.t.base(), &s.request, a)
 	returned = true
 	r.attempt, r.resp, r.err = a, resp, err
-	c.judge(r)
+	c.findOutcome(r)
 	if r.outcome != NotSent {
 		c.user = a.user()
 	}
@@ -223,13 +254,13 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if r.refusal != nil {
 		return c.renew(r), 0
 	}
-	if r.unsent != nil && (r.unsent.Stale || r.unsent.OtherWay) && c.detours < maxDetours && c.ctx.Err() == nil {
+	if r.unsent != nil && (r.unsent.Stale || r.unsent.OtherWay) && c.resends < maxResends && c.ctx.Err() == nil {
 		if !c.nextBody() {
 			return false, 0
 		}
-		c.fresh = c.fresh || r.unsent.Stale
-		c.detours++
-		c.detour = true
+		c.newConn = c.newConn || r.unsent.Stale
+		c.resends++
+		c.resend = true
 		c.number-- // still the same attempt
 		return true, 0
 	}
@@ -239,7 +270,7 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if c.ctx.Value(noRetryKey{}) != nil {
 		return false, 0
 	}
-	c.apart = c.apart || r.attempt.is(stateAvoidPool)
+	c.ownConn = c.ownConn || r.attempt.is(stateAvoidPool)
 	if r.resp != nil && r.outcome == Unprocessed && !c.otherwise(r.resp.StatusCode) {
 		return false, 0
 	}
@@ -250,7 +281,7 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 		return false, 0
 	}
 	wait = c.wait(r)
-	if c.config.tooLong(r.retryAfter) || !fits(c.ctx, wait) {
+	if c.config.tooLong(r.retryAfter) || !pace.Fits(c.ctx, wait) {
 		return false, 0
 	}
 	if r.limited = c.limiterBlocks(); r.limited > 0 {
@@ -259,15 +290,15 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if !c.nextBody() {
 		return false, 0
 	}
-	if !c.t.budget.take(c.config.Budget) {
+	if !c.t.budget.Take(c.config.Budget) {
 		c.warn("the budget of retries is exhausted", r)
 		return false, 0
 	}
 	c.retries++
-	counter, reason := c.t.counters.reason(*r)
-	counter.Add(1)
+	reason := r.reason()
+	c.t.counters.retries[reason].Add(1)
 	if c.t.logs(c.ctx, slog.LevelDebug) {
-		c.t.Logger.DebugContext(c.ctx, "ampauth: will try again", "reason", reason, "attempt", c.number, "wait", wait)
+		c.t.Logger.DebugContext(c.ctx, "ampauth: will try again", "reason", reason.String(), "attempt", c.number, "wait", wait)
 	}
 	return true, wait
 }
@@ -275,53 +306,31 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 // otherwise has the request sent in another way after a status that asks for it.
 // What one change of way did not help, a second one does not either.
 func (c *call) otherwise(status int) bool {
-	way := &c.late
+	way := &c.afterEarly
 	switch status {
 	case http.StatusMisdirectedRequest:
-		way = &c.apart
+		way = &c.ownConn
 	case http.StatusExpectationFailed:
-		way = &c.unexpected
+		way = &c.withoutExpect
 	}
 	tried := *way
 	*way = true
 	return !tried
 }
 
-// repeatable is the table of outcome and operation.
-func (c *call) repeatable(r *result) bool {
-	switch {
-	case r.final:
-		return false
-	case r.outcome == NotSent, r.outcome == Unprocessed, r.outcome == Rejected:
-		return true
-	case c.operation == MutatingOperation:
-		return false
-	case r.outcome == Ambiguous:
-		return true
-	}
-	return transientStatus(r.resp.StatusCode)
-}
-
 // nextBody readies the body for another attempt.
 func (c *call) nextBody() bool {
-	if !c.bodies.canRepeat() {
+	if !c.bodies.CanRepeat() {
 		return false
 	}
-	body, err := c.bodies.next()
+	body, err := c.bodies.Next()
 	c.body = body
 	return err == nil
 }
 
-func (r *result) status() int {
-	if r.resp == nil {
-		return 0
-	}
-	return r.resp.StatusCode
-}
-
 // done frees what the call holds, but what the response's body goes on to use.
 func (c *call) done() {
-	c.bodies.done()
+	c.bodies.Done()
 	if c.end != nil {
 		c.end()
 	}
@@ -330,7 +339,7 @@ func (c *call) done() {
 // closeBody closes a body that was readied for an attempt that is not made, or
 // the caller's own when there was no attempt at all.
 func (c *call) closeBody() {
-	c.bodies.unused()
+	c.bodies.Unused()
 	if c.body != nil {
 		_ = c.body.Close()
 		c.body = nil
@@ -344,24 +353,24 @@ func (c *call) renew(r *result) bool {
 		return false
 	}
 	if r.outcome != Rejected || !c.nextBody() {
-		r.refusal.auth.renewSoon(r.refusal.token)
+		r.refusal.from.renewSoon(r.refusal.token)
 		return false
 	}
 	// The login must not wait for the connection that the refusal still holds.
-	ahead := readAhead(r.resp.Body, maxDrain, drainTime)
+	ahead := replay.ReadAhead(r.resp.Body, replay.MaxDrain, replay.DrainTime)
 	r.resp.Body = ahead
-	if content, ok := ahead.whole(); ok {
+	if content, ok := ahead.Whole(); ok {
 		_ = ahead.Close()
 		r.resp.Body = io.NopCloser(bytes.NewReader(content))
 	}
-	r.attempt.pause()
-	token, err := r.refusal.auth.renew(c.ctx, r.refusal.token)
+	r.attempt.stopClock()
+	token, err := r.refusal.from.renew(c.ctx, r.refusal.token)
 	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() ||
-		!fits(c.ctx, c.gated(c.retries > 0)) || c.limiterBlocks() > 0 {
-		r.attempt.resume()
+		!pace.Fits(c.ctx, c.gated(c.retries > 0)) || c.limiterBlocks() > 0 {
+		r.attempt.startClock()
 		return false
 	}
-	if !ahead.finished() {
+	if !ahead.Finished() {
 		r.attempt.release() // it has had its time to end
 		_ = ahead.Close()
 		r.resp.Body = http.NoBody
@@ -386,7 +395,7 @@ func (c *call) finish(r *result) (*http.Response, error) {
 		return nil, c.failure(r)
 	}
 	if r.outcome == Answered && !transientStatus(r.resp.StatusCode) {
-		c.t.budget.success()
+		c.t.budget.Success()
 	}
 	r.resp.Request = c.req
 	if c.end != nil {

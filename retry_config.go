@@ -1,10 +1,11 @@
 package ampauth
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/pace"
 )
 
 // A RetryConfig says how often, how fast and how long to try. The zero value is
@@ -134,21 +135,7 @@ func (c RetryConfig) tooLong(retryAfter time.Duration) bool {
 	return c.MaxRetryAfter >= 0 && retryAfter > c.MaxRetryAfter
 }
 
-// backoff draws the wait before retry n, which counts from 1. A Retry-After is a
-// floor: it is jittered upwards, by at most BaseDelay, and never shortened.
+// backoff draws the wait before retry n, which counts from 1.
 func (c RetryConfig) backoff(n int, retryAfter time.Duration) time.Duration {
-	if retryAfter > 0 {
-		return saturatingAdd(retryAfter, jitter(c.BaseDelay))
-	}
-	ceiling := c.BaseDelay
-	for i := 1; i < n && ceiling < c.MaxDelay; i++ {
-		ceiling = saturatingAdd(ceiling, ceiling)
-	}
-	return jitter(min(ceiling, c.MaxDelay))
-}
-
-// fits reports whether a wait of d ends before ctx does.
-func fits(ctx context.Context, d time.Duration) bool {
-	deadline, ok := ctx.Deadline()
-	return !ok || time.Until(deadline) > d
+	return pace.Backoff(n, c.BaseDelay, c.MaxDelay, retryAfter)
 }

@@ -8,6 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/heldlog"
+	"github.com/ampauth/ampauth/internal/pace"
 )
 
 // An order is what a caller wants of a flight.
@@ -41,7 +44,7 @@ type flight struct {
 	cancel   context.CancelFunc
 	timer    *time.Timer  // lands it when its time is over
 	attempts atomic.Int32 // at a login
-	records  flightRecords
+	records  heldlog.Records
 
 	// The manager's mu guards what follows.
 	waiters int  // callers who have not left; who has it made in the background never does
@@ -76,7 +79,6 @@ const (
 // flightTime is how long a flight may take: a refresh, and all attempts at a login
 // with the longest waits between them.
 func flightTime(c RetryConfig, stored bool) time.Duration {
-	c = c.resolved()
 	attempt, retryAfter := c.Timeout, c.MaxRetryAfter
 	if attempt < 0 {
 		attempt = endlessAttempt
@@ -84,16 +86,16 @@ func flightTime(c RetryConfig, stored bool) time.Duration {
 	if retryAfter < 0 {
 		retryAfter = DefaultRetryConfig().MaxRetryAfter
 	}
-	wait := max(c.MaxDelay, saturatingAdd(retryAfter, c.BaseDelay))
-	d := saturatingAdd(attempt, attempt) // the refresh, and the first attempt
+	wait := max(c.MaxDelay, pace.Add(retryAfter, c.BaseDelay))
+	d := pace.Add(attempt, attempt) // the refresh, and the first attempt
 	if stored {
-		d = saturatingAdd(d, storeTimes)
+		d = pace.Add(d, storeTimes)
 	}
-	each, retries := saturatingAdd(attempt, wait), time.Duration(c.MaxAttempts-1)
+	each, retries := pace.Add(attempt, wait), time.Duration(c.MaxAttempts-1)
 	if retries > 0 && each > math.MaxInt64/retries {
 		return math.MaxInt64
 	}
-	return max(saturatingAdd(d, each*retries), leastFlightTime)
+	return max(pace.Add(d, each*retries), leastFlightTime)
 }
 
 // A flightTimeout says that a flight had no time left.
@@ -185,10 +187,10 @@ func (e *epoch) flightFor(k flightKey) *flight {
 // start begins a flight; m.mu must be held.
 func (m *TokenManager) start(e *epoch, o order) *flight {
 	f := &flight{order: o, key: flightKey{o.purpose, o.held != nil}, epoch: e, landed: make(chan struct{})}
-	f.ctx, f.cancel = context.WithTimeoutCause(f.logsOf(e.ctx), m.flightTime, flightTimeout{m.flightTime})
+	f.ctx, f.cancel = context.WithTimeoutCause(f.records.In(e.ctx), m.flightTime, flightTimeout{m.flightTime})
 	f.timer = time.AfterFunc(m.flightTime, func() {
 		m.land(f, Token{}, flightTimeout{m.flightTime})
-		f.records.write()
+		f.records.Write()
 	})
 	e.flights[f.key] = f
 	m.flying.Add(1)
@@ -214,7 +216,7 @@ func (m *TokenManager) fly(f *flight) {
 	err, release := error(errFlightDied), func() {}
 	// In the end, the last of these first: the next flight sees what this one has
 	// found out, and does not wait for a Logger.
-	defer f.records.write()
+	defer f.records.Write()
 	defer f.cancel()
 	defer func() { release() }()
 	defer func() { m.land(f, token, err) }()
@@ -302,7 +304,7 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 	case ended == context.Canceled: // by the end of its epoch, or everybody left before it began
 		return noToken(err), false
 	case ok && e == f.held: // nothing was tried
-		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + jitter(lookAgain)).UnixNano())
+		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + pace.Jitter(lookAgain)).UnixNano())
 		return e, false
 	case !ok:
 		e = noToken(clean(err))
@@ -320,7 +322,7 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 	}
 	f.epoch.hold(e)
 	f.epoch.failures++
-	wait := m.config.Retry.resolved().backoff(f.epoch.failures, asked)
+	wait := m.account.retry.backoff(f.epoch.failures, asked)
 	f.epoch.retryAhead.Store(time.Now().Add(min(wait, maxAskedPause)).UnixNano())
 	return e, !ok
 }
@@ -385,7 +387,7 @@ func (m *TokenManager) refreshes(p purpose) bool {
 	if m.noRefresh.Load() {
 		return false
 	}
-	return p == refreshFirst || p == keepFresh && m.config.Renewal == RefreshThenObtain
+	return p == refreshFirst || p == keepFresh && m.account.renewal == RefreshThenObtain
 }
 
 // install makes a new token the current one, unless that would undo what

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ampauth/ampauth/internal/replay"
 	"github.com/ampauth/ampauth/internal/retryafter"
 )
 
@@ -44,17 +45,10 @@ var (
 	}
 )
 
-// transient marks an error as one that another attempt may not have.
-type transient struct{ error }
-
-func (t transient) Error() string { return causeText(t.error) }
-func (transient) Retryable() bool { return true }
-func (t transient) Unwrap() error { return t.error }
-
 // obtain logs in.
 func (m *TokenManager) obtain(f *flight) (Secret, *Error) {
 	began := time.Now()
-	value, err := Retry(f.ctx, m.attempts(m.config.Retry.MaxAttempts), func(ctx context.Context) (Secret, error) {
+	value, err := Retry(f.ctx, m.attempts(m.account.retry.MaxAttempts), func(ctx context.Context) (Secret, error) {
 		f.attempts.Add(1)
 		req, err := m.obtainRequest(ctx, f.epoch.credentials)
 		return m.exchange(req, err, loginRefusals)
@@ -93,7 +87,7 @@ func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 // attempts is the configuration for at most n attempts, each of which has its
 // clock below, where it starts behind the limiter.
 func (m *TokenManager) attempts(n int) RetryConfig {
-	c := m.config.Retry.WithTimeout(-1)
+	c := m.account.retry.WithTimeout(-1)
 	c.MaxAttempts = n
 	return c
 }
@@ -139,7 +133,7 @@ func (m *TokenManager) report(f *flight, e *Error, failures *atomic.Uint64, mess
 
 // obtainRequest makes the login request (AMP: POST /user/obtain_token).
 func (m *TokenManager) obtainRequest(ctx context.Context, c Credentials) (*http.Request, error) {
-	req, err := m.tokenRequest(WithOperation(ctx, SafeOperation), http.MethodPost, obtainPath)
+	req, err := m.tokenRequest(WithOperation(ctx, SafeOperation), http.MethodPost, m.account.obtainPath)
 	if err != nil {
 		return nil, err
 	}
@@ -155,18 +149,11 @@ func (m *TokenManager) obtainRequest(ctx context.Context, c Credentials) (*http.
 
 // refreshRequest makes the refresh request (AMP changelog 0.1.5: GET /user/refresh-token).
 func (m *TokenManager) refreshRequest(ctx context.Context, token Token) (*http.Request, error) {
-	method, path := m.config.RefreshMethod, m.config.RefreshPath
-	if method == "" {
-		method = http.MethodGet
-	}
-	if path == "" {
-		path = defaultRefreshPath
-	}
-	req, err := m.tokenRequest(ctx, method, path)
+	req, err := m.tokenRequest(ctx, m.account.refreshMethod, m.account.refreshPath)
 	if err != nil {
 		return nil, err
 	}
-	value, err := token.Value.authorization(m.scheme)
+	value, err := token.Value.authorization(m.account.scheme)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +162,7 @@ func (m *TokenManager) refreshRequest(ctx context.Context, token Token) (*http.R
 }
 
 func (m *TokenManager) tokenRequest(ctx context.Context, method, path string) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, method, m.config.endpoint(path), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, m.account.baseURL+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +187,7 @@ func (m *TokenManager) exchange(req *http.Request, err error, refused refusals) 
 		if refusesCredentials(code) {
 			e.Err = refused.of(resp)
 		}
-		discard(nil, resp.Body, drainTime)
+		replay.Discard(resp.Body, replay.DrainTime, nil)
 		return Secret{}, e
 	}
 	return readToken(resp)

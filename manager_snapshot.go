@@ -1,10 +1,15 @@
 package ampauth
 
 import (
+	"crypto/sha256"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/pace"
 )
 
 // A snapshot is a token with everything that a reader needs to judge it, in Unix
@@ -41,7 +46,7 @@ func (m *TokenManager) snapshotOf(token Token) *snapshot {
 		refreshAt:  math.MaxInt64,
 		expireAt:   math.MaxInt64,
 	}
-	life := m.config.lifetime()
+	life := m.account.lifetime
 	if !token.ExpiresAt.IsZero() {
 		if own := token.ExpiresAt.Sub(token.ObtainedAt); life <= 0 || own < life {
 			life = own
@@ -49,8 +54,8 @@ func (m *TokenManager) snapshotOf(token Token) *snapshot {
 	}
 	if life > 0 {
 		s.token.ExpiresAt = token.ObtainedAt.Add(life)
-		s.expireAt = int64(saturatingAdd(time.Duration(s.obtainedAt), life))
-		s.refreshAt = s.expireAt - int64(refreshLead(life, m.config.refreshWindow()))
+		s.expireAt = int64(pace.Add(time.Duration(s.obtainedAt), life))
+		s.refreshAt = s.expireAt - int64(refreshLead(life, m.account.window))
 	}
 	return s
 }
@@ -64,7 +69,7 @@ func refreshLead(life, window time.Duration) time.Duration {
 		return 0
 	}
 	window = min(window, life)
-	least, most := window, saturatingAdd(window, window/2)
+	least, most := window, pace.Add(window, window/2)
 	if half := life / 2; most > half {
 		most = half
 		if least > half {
@@ -75,4 +80,32 @@ func refreshLead(life, window time.Duration) time.Duration {
 		return least
 	}
 	return least + rand.N(most-least)
+}
+
+// maxIssued bounds how many tokens are known again. A generated client may hold one
+// for a while, but not for many logins.
+const maxIssued = 32
+
+// issuedTokens knows the tokens again that a manager gave out, by their hashes.
+type issuedTokens struct {
+	hashes [][sha256.Size]byte // at most maxIssued, the oldest first
+}
+
+func (i *issuedTokens) note(value Secret) {
+	_ = value.Expose(func(b []byte) error {
+		if hash := sha256.Sum256(b); !slices.Contains(i.hashes, hash) {
+			i.hashes = append(i.hashes[max(len(i.hashes)-maxIssued+1, 0):], hash)
+		}
+		return nil
+	})
+}
+
+// issued implements source: it reports whether the value of an Authorization field, with or without a scheme
+// word, is a token of this manager's: the current one, or one that it has replaced.
+func (m *TokenManager) issued(value string) bool {
+	token := value[strings.LastIndexByte(value, ' ')+1:]
+	hash := sha256.Sum256([]byte(token))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(m.known.hashes, hash)
 }

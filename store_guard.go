@@ -25,9 +25,9 @@ const (
 	storeTimes = lockTime + 6*storeTime
 )
 
-// storage is the store of a TokenManager, with what it does wrong kept away: each
+// A guardedStore is the store of a TokenManager, with what it does wrong kept away: each
 // call has its time, a fault is a miss and a record in the log.
-type storage struct {
+type guardedStore struct {
 	store  TokenStore
 	logger *slog.Logger
 
@@ -43,7 +43,7 @@ var (
 	errLockHeld  = errors.New("another process holds the lock for too long")
 )
 
-func (s *storage) load(ctx context.Context, k StoreKey) (Token, error) {
+func (s *guardedStore) load(ctx context.Context, k StoreKey) (Token, error) {
 	token, err := bounded(s, ctx, storeTime, func(ctx context.Context) (Token, error) { return s.store.Load(ctx, k) }, nil)
 	if err == nil {
 		token.Value, err = copyOf(token.Value)
@@ -77,7 +77,7 @@ func copyOf(value Secret) (copied Secret, err error) {
 	return copied, nil
 }
 
-func (s *storage) save(ctx context.Context, k StoreKey, token Token) (err error) {
+func (s *guardedStore) save(ctx context.Context, k StoreKey, token Token) (err error) {
 	if token.Value, err = copyOf(token.Value); err != nil {
 		return err // destroyed meanwhile
 	}
@@ -86,7 +86,7 @@ func (s *storage) save(ctx context.Context, k StoreKey, token Token) (err error)
 	return err
 }
 
-func (s *storage) deleteIf(ctx context.Context, k StoreKey, rejected Secret) error {
+func (s *guardedStore) deleteIf(ctx context.Context, k StoreKey, rejected Secret) error {
 	_, err := bounded(s, ctx, storeTime, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.store.DeleteIf(ctx, k, rejected)
 	}, nil)
@@ -106,7 +106,7 @@ const (
 
 // lock gets the lock of a key, and waits for it if there is nothing better to do.
 // unlock is never nil.
-func (s *storage) lock(ctx context.Context, k StoreKey, wait bool) (unlock func(), state lockState) {
+func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock func(), state lockState) {
 	nothing := func() {}
 	locker, ok := s.store.(Locker)
 	if !ok {
@@ -163,7 +163,7 @@ func (s *storage) lock(ctx context.Context, k StoreKey, wait bool) (unlock func(
 
 // bounded makes a call of the store within a time. What arrives too late is given
 // to drop.
-func bounded[T any](s *storage, ctx context.Context, limit time.Duration, call func(context.Context) (T, error), drop func(T)) (T, error) {
+func bounded[T any](s *guardedStore, ctx context.Context, limit time.Duration, call func(context.Context) (T, error), drop func(T)) (T, error) {
 	var none T
 	s.mu.Lock()
 	resting := time.Now().Before(s.restsUntil)
@@ -210,7 +210,7 @@ type leftStore struct{ error }
 func (e *leftStore) Unwrap() error { return e.error }
 
 // report writes a fault to the log, once until that sort of call works again.
-func (s *storage) report(ctx context.Context, call string, err error) {
+func (s *guardedStore) report(ctx context.Context, call string, err error) {
 	_, left := errors.AsType[*leftStore](err)
 	if left || errors.Is(err, errResting) || errors.Is(err, context.Canceled) || err != nil && !isFault(err) {
 		return // says nothing of the store
@@ -220,7 +220,7 @@ func (s *storage) report(ctx context.Context, call string, err error) {
 	}
 }
 
-func (s *storage) note(call string, err error) (fault string, news bool) {
+func (s *guardedStore) note(call string, err error) (fault string, news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
@@ -244,7 +244,7 @@ func (s *storage) note(call string, err error) (fault string, news bool) {
 }
 
 // wake ends the rest of the store.
-func (s *storage) wake() {
+func (s *guardedStore) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.restsUntil = time.Time{}

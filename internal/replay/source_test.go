@@ -1,4 +1,4 @@
-package ampauth
+package replay
 
 import (
 	"context"
@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-type stubCountedBody struct {
+type countedBody struct {
 	io.Reader
 	closed int
 }
 
-func (b *stubCountedBody) Close() error {
+func (b *countedBody) Close() error {
 	b.closed++
 	return nil
 }
@@ -25,13 +25,13 @@ func FuzzBodyThatExistsOnce(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, steps string) {
-		body := &stubCountedBody{Reader: strings.NewReader("payload")}
+		body := &countedBody{Reader: strings.NewReader("payload")}
 		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "https://api.test", body)
 		if err != nil {
 			t.Fatal(err)
 		}
-		source := newBodySource(req)
-		first, err := source.next()
+		source := NewSource(req)
+		first, err := source.Next()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,10 +41,10 @@ func FuzzBodyThatExistsOnce(f *testing.F) {
 			current, earlier := attempts[len(attempts)-1], attempts[0]
 			switch step {
 			case 'n': // another attempt, if that is possible
-				if !source.canRepeat() {
+				if !source.CanRepeat() {
 					continue
 				}
-				next, err := source.next()
+				next, err := source.Next()
 				if err != nil || reader != nil {
 					t.Fatalf("another attempt: %v, although the body was read: %v", err, reader != nil)
 				}
@@ -71,7 +71,7 @@ func FuzzBodyThatExistsOnce(f *testing.F) {
 				t.Fatalf("closed %d times while another attempt is possible: %v", body.closed, reader == nil)
 			}
 		}
-		source.done()
+		source.Done()
 		for _, attempt := range attempts {
 			_ = attempt.Close()
 			_ = attempt.Close()

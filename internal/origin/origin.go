@@ -1,4 +1,5 @@
-package ampauth
+// Package origin compares where requests go: the scheme, host and port of a URL.
+package origin
 
 import (
 	"net"
@@ -8,16 +9,16 @@ import (
 	"strings"
 )
 
-// An origin is the scheme, host and port that credentials are bound to
+// An Origin is the scheme, host and port that credentials are bound to
 // (RFC 6454 4), in normal form: lower case, port always there, IPv6 compressed.
-type origin struct {
+type Origin struct {
 	scheme, host, port string
 	asWritten          string // host and port as in the configuration, for the fast comparison
 }
 
-// parseOrigin reads the origin of an absolute http or https URL. The rule that
+// Parse reads the origin of an absolute http or https URL. The rule that
 // the URL breaks, if any, is returned in words that show nothing of it.
-func parseOrigin(raw string, allowHTTP bool) (o origin, rule string) {
+func Parse(raw string, allowHTTP bool) (o Origin, rule string) {
 	if strings.TrimSpace(raw) == "" {
 		return o, "is required"
 	}
@@ -34,7 +35,7 @@ func parseOrigin(raw string, allowHTTP bool) (o origin, rule string) {
 	case strings.Contains(raw, "#"):
 		return o, "must not hold a fragment"
 	}
-	o, ok := originOf(u.Scheme, u.Host)
+	o, ok := Of(u.Scheme, u.Host)
 	if !ok {
 		return o, "must hold a valid port"
 	}
@@ -44,10 +45,10 @@ func parseOrigin(raw string, allowHTTP bool) (o origin, rule string) {
 	return o, ""
 }
 
-// canonicalBase returns the one form of all spellings of a base URL. The rule that
+// Canonical returns the one form of all spellings of a base URL. The rule that
 // the URL breaks, if any, is returned in words that show nothing of it.
-func canonicalBase(raw string) (canonical, rule string) {
-	o, rule := parseOrigin(raw, true)
+func Canonical(raw string) (canonical, rule string) {
+	o, rule := Parse(raw, true)
 	if rule != "" {
 		return "", rule
 	}
@@ -58,9 +59,11 @@ func canonicalBase(raw string) (canonical, rule string) {
 	return o.String() + strings.TrimRight(u.EscapedPath(), "/"), ""
 }
 
-func originOf(scheme, hostport string) (origin, bool) {
+// Of returns the origin of a scheme and what follows the slashes; ok is false without a
+// valid port.
+func Of(scheme, hostport string) (o Origin, ok bool) {
 	u := url.URL{Host: hostport}
-	o := origin{scheme: lower(scheme), host: lower(u.Hostname()), port: u.Port(), asWritten: hostport}
+	o = Origin{scheme: lower(scheme), host: lower(u.Hostname()), port: u.Port(), asWritten: hostport}
 	if o.port == "" {
 		o.port = map[string]string{"http": "80", "https": "443"}[o.scheme]
 	}
@@ -83,7 +86,7 @@ func lower(s string) string {
 	return string(b)
 }
 
-func (o origin) isLoopback() bool {
+func (o *Origin) isLoopback() bool {
 	if o.host == "localhost" {
 		return true
 	}
@@ -91,13 +94,14 @@ func (o origin) isLoopback() bool {
 	return err == nil && address.IsLoopback()
 }
 
-// admits reports whether a request to this scheme and host stays in the origin.
-func (o *origin) admits(scheme, hostport string) bool {
+// Admits reports whether a request to this scheme and host stays in the origin.
+func (o *Origin) Admits(scheme, hostport string) bool {
 	if scheme == o.scheme && hostport == o.asWritten {
 		return true
 	}
-	other, ok := originOf(scheme, hostport)
+	other, ok := Of(scheme, hostport)
 	return ok && other.scheme == o.scheme && other.host == o.host && other.port == o.port
 }
 
-func (o *origin) String() string { return o.scheme + "://" + net.JoinHostPort(o.host, o.port) }
+// String returns scheme://host:port.
+func (o *Origin) String() string { return o.scheme + "://" + net.JoinHostPort(o.host, o.port) }

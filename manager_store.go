@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/pace"
 )
 
 // lookAgain is when a token that ends soon is looked at again after somebody else
@@ -14,7 +16,7 @@ const lookAgain = 2 * time.Second
 // shareToken is a flight of a manager with a store: load, lock, load again, decide,
 // log in, save, unlock. A token that is still valid never waits for the lock.
 func (m *TokenManager) shareToken(f *flight) (Token, error) {
-	key, err := NewStoreKey(m.config.BaseURL, f.epoch.credentials.Username)
+	key, err := NewStoreKey(m.account.baseURL, f.epoch.credentials.Username)
 	if err != nil {
 		token, _, err := m.getToken(f)
 		return token, err
@@ -34,7 +36,7 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 	defer unlock()
 	switch lock {
 	case lockTaken:
-		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + jitter(lookAgain)).UnixNano())
+		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + pace.Jitter(lookAgain)).UnixNano())
 		return current.token, nil
 	case locked, lockLost:
 		if token, ok := m.adopt(f, key); ok {
@@ -56,7 +58,7 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 // saveToken stores a new token. What ends the epoch does not end that: a Save that is
 // left alone may still come to pass, after the Clear that should have undone it.
 func (m *TokenManager) saveToken(f *flight, key StoreKey, token Token) {
-	ctx := f.logsOf(m.ctx)
+	ctx := f.records.In(m.ctx)
 	_ = m.stored.save(ctx, key, token)
 	if f.epoch.over() && ctx.Err() == nil { // not by Close, which undoes nothing
 		_ = m.stored.deleteIf(ctx, key, token.Value)
@@ -114,7 +116,7 @@ func later(a, b, now time.Time) bool {
 
 // clearStore removes the stored token of a user, also one that Load does not take.
 func (m *TokenManager) clearStore(ctx context.Context, user string) error {
-	key, err := NewStoreKey(m.config.BaseURL, user)
+	key, err := NewStoreKey(m.account.baseURL, user)
 	if err != nil {
 		return nil // nothing was ever stored for it
 	}

@@ -1,4 +1,5 @@
-package ampauth
+// Package sendable knows what net/http turns away before it sends anything.
+package sendable
 
 import (
 	"errors"
@@ -9,50 +10,57 @@ import (
 	"strings"
 )
 
-// sendable returns why net/http would never send req, in words that show no value; nil
-// if it would try. What it does with a scheme other than http and https depends on
-// what is registered there. And it returns what else there is to know of the header.
-func sendable(req *http.Request) (headerFacts, error) {
+// Check returns why net/http would never send req, in words that show no value; nil if
+// it would try. What it does with a scheme other than http and https depends on what is
+// registered there. The same look at the header gives its Facts.
+func Check(req *http.Request) (Facts, error) {
 	switch u := req.URL; {
 	case u == nil || req.Header == nil:
-		return headerFacts{}, errors.New("the request has no URL or no header map")
+		return 0, errors.New("the request has no URL or no header map")
 	case !speaksHTTP(u):
-		return factsOf(req.Header), nil
+		return FactsOf(req.Header), nil
 	case u.Host == "":
-		return headerFacts{}, errors.New("the request's URL has no host")
-	case req.Method != "" && !isWord(req.Method):
-		return headerFacts{}, errors.New("the request's method is not one (RFC 9110 5.6.2)")
+		return 0, errors.New("the request's URL has no host")
+	case req.Method != "" && !IsWord(req.Method):
+		return 0, errors.New("the request's method is not one (RFC 9110 5.6.2)")
 	case req.Body == nil && req.ContentLength > 0:
-		return headerFacts{}, errors.New("the request has a ContentLength and no Body")
+		return 0, errors.New("the request has a ContentLength and no Body")
 	case hasControl(u.RawQuery), hasControl(u.Opaque), strings.Contains(u.RawQuery, "\t"), strings.Contains(u.Opaque, "\t"):
-		return headerFacts{}, errors.New("the request's URL holds a control character")
+		return 0, errors.New("the request's URL holds a control character")
 	}
 	if len(req.Trailer) > 0 {
-		if _, err := readHeader("trailer", req.Trailer); err != nil {
-			return headerFacts{}, err
+		if _, err := checkHeader("trailer", req.Trailer); err != nil {
+			return 0, err
 		}
 		for name := range req.Trailer {
 			switch http.CanonicalHeaderKey(name) {
 			case "Transfer-Encoding", "Trailer", "Content-Length":
-				return headerFacts{}, fmt.Errorf("the trailer field %s is not one that may come there (RFC 9110 6.5.1)", name)
+				return 0, fmt.Errorf("the trailer field %s is not one that may come there (RFC 9110 6.5.1)", name)
 			}
 		}
 	}
-	return readHeader("header", req.Header)
+	return checkHeader("header", req.Header)
 }
 
-// headerFacts are what one look at a header shows; to go through a map takes its time.
-type headerFacts struct {
-	authorization bool // there is such a field, however it is spelt
-	spare         bool // a field has room behind its values, into which an append would write
+// Facts are flags of what one look at a header shows; to go through a map takes its time.
+type Facts uint8
+
+const (
+	Authorization Facts = 1 << iota // there is such a field, however it is spelt
+	Spare                           // a field has room behind its values, into which an append would write
+)
+
+func (f *Facts) add(name string, values []string) {
+	if IsAuthorization(name) {
+		*f |= Authorization
+	}
+	if len(values) < cap(values) {
+		*f |= Spare
+	}
 }
 
-func (f *headerFacts) add(name string, values []string) {
-	f.authorization = f.authorization || isAuthorization(name)
-	f.spare = f.spare || len(values) < cap(values)
-}
-
-func factsOf(h http.Header) (facts headerFacts) {
+// FactsOf looks at a header alone.
+func FactsOf(h http.Header) (facts Facts) {
 	for name, values := range h {
 		facts.add(name, values)
 	}
@@ -60,9 +68,9 @@ func factsOf(h http.Header) (facts headerFacts) {
 }
 
 // readHeader looks at a header, or trailer, and returns what net/http would turn away.
-func readHeader(what string, h http.Header) (facts headerFacts, err error) {
+func checkHeader(what string, h http.Header) (facts Facts, err error) {
 	for name, values := range h {
-		if !isWord(name) {
+		if !IsWord(name) {
 			return facts, fmt.Errorf("the name of a %s field is not one (RFC 9110 5.1)", what)
 		}
 		if slices.ContainsFunc(values, hasControl) {
@@ -72,6 +80,16 @@ func readHeader(what string, h http.Header) (facts headerFacts, err error) {
 	}
 	return facts, nil
 }
+
+// IsAuthorization reports whether a field of this name is Authorization, however it is
+// spelt.
+func IsAuthorization(name string) bool {
+	const authorization = "Authorization"
+	return len(name) == len(authorization) && strings.EqualFold(name, authorization)
+}
+
+// IsWord reports whether s is a token of RFC 9110 5.6.2, such as a method.
+func IsWord(s string) bool { return s != "" && kindsOf(s)&notInWord == 0 }
 
 func speaksHTTP(u *url.URL) bool { return u.Scheme == "https" || u.Scheme == "http" }
 
@@ -104,9 +122,9 @@ var kindOf = func() (of [256]uint8) {
 	return of
 }()
 
-// unknownScheme reports whether err is what net/http says when nothing is registered
+// UnknownScheme reports whether err is what net/http says when nothing is registered
 // for the request's scheme. Its error has no type, so it is asked for the words.
-func unknownScheme(req *http.Request, err error) bool {
+func UnknownScheme(req *http.Request, err error) bool {
 	if speaksHTTP(req.URL) {
 		return false
 	}

@@ -8,15 +8,39 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/ampauth/ampauth/internal/atmostonce"
+	"github.com/ampauth/ampauth/internal/replay"
 	"github.com/ampauth/ampauth/internal/retryafter"
+	"github.com/ampauth/ampauth/internal/sendable"
 )
 
 var errNoResponse = errors.New("the transport below returned neither a response nor an error")
 
-// judge finds out how far the attempt got.
-func (c *call) judge(r *result) {
+// A result is how an attempt ended: in a response or an error.
+type result struct {
+	attempt    *attempt
+	resp       *http.Response
+	err        error
+	outcome    Outcome
+	unsent     *atmostonce.UnsentError // the proof that nothing left, or nil
+	refusal    *tokenReport            // of the token, by the API; nil if there was none
+	timedOut   bool                    // by the attempt's own clock
+	final      bool                    // an error that no repetition changes
+	retryAfter time.Duration           // 0 if the response has none
+	limited    time.Duration           // a retry would wait so long for the limiter, beyond the deadline
+}
+
+func (r *result) status() int {
+	if r.resp == nil {
+		return 0
+	}
+	return r.resp.StatusCode
+}
+
+// findOutcome finds out how far the attempt got.
+func (c *call) findOutcome(r *result) {
 	a, resp, err := r.attempt, r.resp, r.err
-	a.state.Or(stateJudged) // before anything is counted
+	a.state.Or(stateDecided) // before anything is counted
 	switch {
 	case err != nil && resp != nil && resp.Body != nil:
 		_ = resp.Body.Close()
@@ -30,7 +54,7 @@ func (c *call) judge(r *result) {
 		if resp.Body == nil {
 			resp.Body = http.NoBody
 		}
-		if former := followedBelow(resp, c.req); former != nil && (a.mutates || a.login) {
+		if former := followedBelow(resp, c.req); former != nil && (a.mutates || a.is(stateLogin)) {
 			// It is the answer to something else.
 			_ = resp.Body.Close()
 			r.err = &Error{Op: "request", Kind: ErrRequestFailed, Outcome: Answered, StatusCode: former.StatusCode, Attempts: c.number, Err: errFollowsRedirects, repeat: never}
@@ -64,24 +88,56 @@ func (c *call) judge(r *result) {
 	case errors.Is(err, errNoResponse): // from an AuthTransport below
 		r.err, r.final = errNoResponse, true
 		return
-	case !begun && unknownScheme(c.req, err):
+	case !begun && sendable.UnknownScheme(c.req, err):
 		r.outcome, r.final = NotSent, true
 		return
 	}
-	told := err
+	below := err
 	if covered, ok := err.(*cleaned); ok {
-		told = covered.err() // by the AuthTransport below
+		below = covered.err() // by the AuthTransport below
 	}
-	if r.unsent = a.unsent(told); r.unsent != nil {
+	if r.unsent = a.unsent(below); r.unsent != nil {
 		r.outcome = NotSent
 		if err == error(r.unsent) {
 			r.err = r.unsent.Err
 		}
 	} else {
-		r.outcome = a.errorOutcome(told, begun, c.unread())
+		r.outcome = a.errorOutcome(below, begun, c.unread())
 	}
 	r.timedOut = a.timedOut() && c.ctx.Err() == nil
 	r.final = final(err)
+}
+
+// repeatable is the table of outcome and operation: whether it can be sent again at all.
+func (c *call) repeatable(r *result) bool {
+	switch {
+	case r.final:
+		return false
+	case r.outcome == NotSent, r.outcome == Unprocessed, r.outcome == Rejected:
+		return true
+	case c.operation == MutatingOperation:
+		return false
+	case r.outcome == Ambiguous:
+		return true
+	}
+	return transientStatus(r.resp.StatusCode)
+}
+
+// reason is why it is sent again.
+func (r *result) reason() retryReason {
+	switch {
+	case r.outcome == NotSent:
+		return reasonNotSent
+	case r.outcome == Unprocessed:
+		return reasonUnprocessed
+	case r.outcome == Rejected:
+		return reasonRateLimited
+	case r.outcome == Answered:
+		return reasonServerError
+	case r.timedOut:
+		return reasonTimeout
+	}
+	return reasonBroken
 }
 
 // noteRetryAfter reads a Retry-After and shuts the gate if it is to be honoured.
@@ -96,7 +152,7 @@ func (c *call) noteRetryAfter(r *result) {
 	}
 	r.retryAfter = d
 	if !c.config.tooLong(d) {
-		c.t.gates.hold(c.req.URL, d, code == http.StatusServiceUnavailable)
+		c.t.gates.Hold(c.req.URL, d, code == http.StatusServiceUnavailable)
 	}
 }
 
@@ -160,13 +216,13 @@ func (c *call) begun() bool {
 	if c.sent == nil {
 		return c.operation == IdempotentOperation // which has none to watch
 	}
-	return c.sent.begun.Load()
+	return c.sent.Begun()
 }
 
 // unread reports whether the request has a body that nobody began to read. With an
 // Expect field the header goes ahead.
 func (c *call) unread() bool {
-	return c.sent != nil && !c.sent.begun.Load() && hasBody(c.req) && !c.expects()
+	return c.sent != nil && !c.sent.Begun() && replay.HasBody(c.req) && !c.expects()
 }
 
 // wraps reports whether err is cause, or wraps it in a single line.

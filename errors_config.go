@@ -1,0 +1,28 @@
+package ampauth
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The environment variables, with the names of the Rust client of the same API.
+const (
+	envBaseURL      = "AMP_API_BASE_URL"
+	envUsername     = "AMP_USERNAME"
+	envPassword     = "AMP_PASSWORD"
+	envPasswordFile = "AMP_PASSWORD_FILE"
+	envMaxAttempts  = "API_RETRY_MAX_ATTEMPTS"
+	envBaseDelay    = "API_RETRY_BASE_DELAY_MS"
+	envMaxDelay     = "API_RETRY_MAX_DELAY_MS"
+	envTimeout      = "API_REQUEST_TIMEOUT_SECONDS"
+	envTokenDir     = "AMP_TOKEN_DIR"
+	envPersistence  = "AMP_TOKEN_PERSISTENCE"
+)
+
+// configFault is the error of a field, and of the environment variable that sets it, if any.
+func configFault(field, variable, rule string) error {
+	if variable != "" {
+		field = fmt.Sprintf("%s (%s)", field, variable)
+	}
+	return &Error{Op: "config", Kind: ErrConfig, Outcome: NotSent, Err: errors.New(field + " " + rule)}
+}

@@ -1,0 +1,112 @@
+package replay
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// What is read of an answer that nobody wants, so that its connection can be used again:
+// at most so much, for at most so long.
+const (
+	MaxDrain  = 64 << 10
+	DrainTime = 250 * time.Millisecond
+)
+
+// Discard drains and closes the body of an answer that nobody wants, within d. A stalled
+// read ends by stop, so that no body is closed while somebody reads it, and where it does
+// not heed that within d, or stop is nil, by Close.
+func Discard(body io.ReadCloser, d time.Duration, stop func()) {
+	if body == http.NoBody {
+		return
+	}
+	ahead := ReadAhead(body, MaxDrain, d)
+	if !ahead.Finished() && stop != nil {
+		stop()
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-ahead.done:
+		case <-timer.C:
+		}
+	}
+	_ = ahead.Close()
+}
+
+// ReadAhead reads up to n bytes of body, for at most d. What it returns reads as
+// the whole body all the same, and closes it.
+func ReadAhead(body io.ReadCloser, n int64, d time.Duration) *Ahead {
+	ahead := &Ahead{rest: body, limit: int(n), done: make(chan struct{})}
+	go func() {
+		defer close(ahead.done)
+		defer func() { ahead.panicked = recover() }()
+		ahead.err = io.ErrUnexpectedEOF // unless the reading comes to an end
+		ahead.prefix, ahead.err = io.ReadAll(io.LimitReader(body, n))
+	}()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ahead.done:
+		if ahead.panicked != nil {
+			_ = body.Close()
+		}
+		ahead.passOn()
+	case <-timer.C:
+	}
+	return ahead
+}
+
+// An Ahead is a body of which a first part was read before the caller asked.
+type Ahead struct {
+	rest  io.ReadCloser
+	limit int
+
+	done     chan struct{} // closed when the reading ahead is over; then these are set:
+	prefix   []byte
+	err      error
+	panicked any // a panic of the body, which belongs to whoever reads it
+
+	offset int
+}
+
+func (b *Ahead) passOn() {
+	if b.panicked != nil {
+		panic(b.panicked)
+	}
+}
+
+// Finished reports whether the reading ahead is over.
+func (b *Ahead) Finished() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Whole returns the body if all of it was read ahead.
+func (b *Ahead) Whole() (content []byte, ok bool) {
+	if !b.Finished() || b.err != nil || len(b.prefix) == b.limit {
+		return nil, false
+	}
+	return b.prefix, true
+}
+
+// Read implements io.Reader.
+func (b *Ahead) Read(p []byte) (int, error) {
+	<-b.done
+	b.passOn()
+	if b.offset < len(b.prefix) {
+		n := copy(p, b.prefix[b.offset:])
+		b.offset += n
+		return n, nil
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	return b.rest.Read(p)
+}
+
+// Close closes the body.
+func (b *Ahead) Close() error { return b.rest.Close() }
