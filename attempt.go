@@ -25,9 +25,9 @@ import (
 type attempt struct {
 	context.Context // the caller's, or one that the attempt's clock ends
 
-	caller *http.Request                // the caller's request, which nobody below can change
-	whole  atomic.Pointer[sending]      // what it is a part of
-	notes  atomic.Pointer[attemptNotes] // made by the first who has something to note
+	caller  *http.Request                // the caller's request, which nobody below can change
+	sending atomic.Pointer[sending]      // what it is a part of
+	notes   atomic.Pointer[attemptNotes] // made by the first who has something to note
 
 	number  int32         // from 1
 	state   atomic.Uint32 // whether it was released, and whose token it was sent with
@@ -182,7 +182,7 @@ func (a *attempt) alone(req *http.Request) *sending {
 	if a == nil || !a.direct {
 		return nil
 	}
-	if s := a.whole.Load(); req == &s.request {
+	if s := a.sending.Load(); req == &s.request {
 		return s
 	}
 	return nil
@@ -303,7 +303,7 @@ func (a *attempt) unsent(err error) *atmostonce.UnsentError {
 // before, with this body, may have been another try.
 func (a *attempt) try() *ownTries {
 	tries := &a.note().tries
-	whole := a.whole.Load()
+	whole := a.sending.Load()
 	if tries.begun.Add(1) == 1 && whole != nil {
 		if body, ok := whole.request.Body.(*replay.Watched); ok {
 			tries.afterOthers.Store(body.Begun())

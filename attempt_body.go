@@ -25,9 +25,9 @@ func (a *attempt) keep(resp *http.Response) {
 	case resp.Body == http.NoBody:
 		a.release()
 	default:
-		a.whole.Load().body, a.status = resp.Body, int16(resp.StatusCode)
+		a.sending.Load().body, a.status = resp.Body, int16(resp.StatusCode)
 		if resp.ProtoMajor == 2 && replay.HasBody(a.caller) && a.Done() != nil {
-			a.whole.Load().body = endWith(a, resp.Body)
+			a.sending.Load().body = endWith(a, resp.Body)
 		}
 		resp.Body = (*boundBody)(a)
 	}
@@ -87,7 +87,7 @@ type boundBody attempt
 // Answered, since the response is there.
 func (b *boundBody) Read(p []byte) (int, error) {
 	a := (*attempt)(b)
-	n, err := a.whole.Load().body.Read(p)
+	n, err := a.sending.Load().body.Read(p)
 	if notes := a.notes.Load(); notes != nil && n > 0 {
 		if pool := notes.pool.Load(); pool != nil {
 			pool.Arrived()
@@ -107,7 +107,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 		if a.timedOut() {
 			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
 		} else if !a.is(stateReleased) {
-			e.blame(a.Context)
+			e.addEnd(a.Context)
 		}
 		err = e
 	}
@@ -118,7 +118,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 // Close closes the body and ends the attempt.
 func (b *boundBody) Close() error {
 	a := (*attempt)(b)
-	err := a.whole.Load().body.Close()
+	err := a.sending.Load().body.Close()
 	a.release()
 	return err
 }

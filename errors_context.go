@@ -70,9 +70,9 @@ func is(err, target error) bool {
 	return target != nil && reflect.ValueOf(target).Comparable() && errors.Is(err, target)
 }
 
-// blaming returns err as that of somebody who left because ctx ended, which comes
+// withEnd returns err as that of somebody who left because ctx ended, which comes
 // first. While ctx is alive, and where err says it already, that is err.
-func blaming(ctx context.Context, err error) error {
+func withEnd(ctx context.Context, err error) error {
 	end := ended(ctx)
 	if end == nil || errors.Is(err, ctx.Err()) && is(err, context.Cause(ctx)) {
 		return err
@@ -82,4 +82,25 @@ func blaming(ctx context.Context, err error) error {
 		return end
 	}
 	return &sequence{end, ": ", err}
+}
+
+// addEnd makes e the error of a caller that left, if ctx has ended.
+func (e *Error) addEnd(ctx context.Context) {
+	if ctx.Err() == context.DeadlineExceeded {
+		e.Kind = ErrTimeout
+		if own, ok := context.Cause(ctx).(clientTimeout); ok {
+			e.Limit = own.limit
+		}
+	}
+	e.Err = withEnd(ctx, e.Err)
+}
+
+// wraps reports whether err is cause, or wraps it in a single line.
+func wraps(err, cause error) bool {
+	for ; err != nil && cause != nil; err = errors.Unwrap(err) {
+		if err == cause {
+			return true
+		}
+	}
+	return false
 }

@@ -156,17 +156,17 @@ func (m *TokenManager) ForceRefresh(ctx context.Context) (Token, error) {
 func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error) {
 	// Twice, since the first may join a login that began before the refusal.
 	for range 2 {
-		s, held, err := m.reject(rejected)
+		s, noLogin, err := m.reject(rejected)
 		switch {
 		case err != nil:
 			return Token{}, err
 		case s != nil:
 			return s.token, nil
-		case held != nil && m.stored == nil:
-			return Token{}, held
+		case noLogin != nil && m.stored == nil:
+			return Token{}, noLogin
 		}
 		// With a store somebody else may have made a login.
-		token, err := m.await(ctx, order{purpose: replace, rejected: rejected, held: held})
+		token, err := m.await(ctx, order{purpose: replace, rejected: rejected, noLogin: noLogin})
 		if err != nil {
 			return Token{}, err
 		}
@@ -174,7 +174,7 @@ func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error)
 			return token, nil
 		}
 	}
-	return Token{}, stillRefused(firstHoldOff)
+	return Token{}, stillRefused(minRefusalTime)
 }
 
 // itself, home, wait and renew implement source.
@@ -193,14 +193,14 @@ func (m *TokenManager) renew(ctx context.Context, rejected Token) (Token, error)
 
 // renewSoon implements source: it is a Renew that nobody waits for.
 func (m *TokenManager) renewSoon(rejected Token) {
-	if s, held, err := m.reject(rejected); s == nil && held == nil && err == nil {
+	if s, noLogin, err := m.reject(rejected); s == nil && noLogin == nil && err == nil {
 		_, _ = m.join(order{purpose: replace, rejected: rejected})
 	}
 }
 
 // reject takes note of a refusal. It returns the newer token if there is one, or the
 // error of a login that would be pointless.
-func (m *TokenManager) reject(rejected Token) (newer *snapshot, held *Error, err error) {
+func (m *TokenManager) reject(rejected Token) (newer *snapshot, noLogin *Error, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.epoch.Load()
@@ -218,7 +218,7 @@ func (m *TokenManager) reject(rejected Token) (newer *snapshot, held *Error, err
 	default:
 		return s, nil, nil
 	}
-	if d := e.holdOff(s); d > 0 {
+	if d := e.refusalLeft(s); d > 0 {
 		return nil, stillRefused(d), nil
 	}
 	if s.proven() {

@@ -80,15 +80,15 @@ func (e *epoch) noteRefused(value Secret) {
 	e.refused = append(e.refused, value)
 }
 
-// holdOff is how long a refusal of s is taken for a matter that no login changes:
+// refusalLeft is how long a refusal of s is taken for a matter that no login changes:
 // s is what was refused before, or came by a renewal and was never accepted. The
 // manager's mu must be held.
-func (e *epoch) holdOff(s *snapshot) time.Duration {
+func (e *epoch) refusalLeft(s *snapshot) time.Duration {
 	age := s.token.Age()
 	if e.renewals == 0 || s.proven() || age < 0 { // a negative age: the clock was set back
 		return 0
 	}
-	return min(firstHoldOff<<min(e.renewals-1, 8), maxHoldOff) - age
+	return min(minRefusalTime<<min(e.renewals-1, 8), maxRefusalTime) - age
 }
 
 // A pause keeps the next login away after one was refused, so that an account is
@@ -104,10 +104,10 @@ const (
 	maxPause   = time.Minute
 	// maxAskedPause bounds what a Retry-After of the login endpoint can do.
 	maxAskedPause = time.Hour
-	// firstHoldOff is how long a token that came by a renewal must have lived,
+	// minRefusalTime is how long a token that came by a renewal must have lived,
 	// without ever being accepted, before its refusal is worth another login.
-	firstHoldOff = 5 * time.Second
-	maxHoldOff   = time.Minute
+	minRefusalTime = 5 * time.Second
+	maxRefusalTime = time.Minute
 )
 
 var errPaused = errors.New("not tried again yet")
@@ -125,10 +125,10 @@ func (e *epoch) inPause() *Error {
 	return &err
 }
 
-// hold starts or extends the pause that err calls for; the manager's mu must be
+// pauseAfter starts or extends the pause that err calls for; the manager's mu must be
 // held. A refusal that a proxy sent is nobody's word on the credentials, so the
 // first costs nothing; but what comes again is no accident.
-func (e *epoch) hold(err *Error) {
+func (e *epoch) pauseAfter(err *Error) {
 	proxied := errors.Is(err, errLoginProxied)
 	switch n := e.pause.count; {
 	case proxied || errors.Is(err, ErrCredentialsRefused):

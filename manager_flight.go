@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +16,7 @@ import (
 type order struct {
 	purpose  purpose
 	rejected Token  // the token to replace, if that is the purpose
-	held     *Error // why there is no login now: then the store is looked at, and no more
+	noLogin  *Error // why there is no login now: then the store is looked at, and no more
 }
 
 type purpose int
@@ -56,14 +55,14 @@ type flight struct {
 	err    error
 
 	// Only its goroutine uses what follows, until it ends.
-	unlocked     bool          // somebody else kept the lock of the store
+	lockFailed   bool          // somebody else kept the lock of the store
 	refreshAfter time.Duration // how long the refresh endpoint asked to be left alone
 }
 
 // Among the flights of an epoch, orders of one key share one.
 type flightKey struct {
 	purpose purpose
-	held    bool
+	noLogin bool
 }
 
 const (
@@ -148,12 +147,12 @@ func (m *TokenManager) join(o order) (*flight, error) {
 	if err := e.checkUser(o.rejected); err != nil {
 		return nil, err
 	}
-	if o.held == nil {
-		if o.held = e.inPause(); o.held != nil && !m.looksInStore(o.purpose) {
-			return nil, o.held
+	if o.noLogin == nil {
+		if o.noLogin = e.inPause(); o.noLogin != nil && !m.looksInStore(o.purpose) {
+			return nil, o.noLogin
 		}
 	}
-	f := e.flightFor(flightKey{o.purpose, o.held != nil})
+	f := e.flightFor(flightKey{o.purpose, o.noLogin != nil})
 	if f == nil {
 		f = m.start(e, o)
 	}
@@ -173,11 +172,11 @@ func (m *TokenManager) looksInStore(p purpose) bool {
 // flightFor returns the flight to join, or nil; the manager's mu must be held. Who
 // only needs a token is content with what any flight at work brings.
 func (e *epoch) flightFor(k flightKey) *flight {
-	if f := e.flights[k]; f != nil || k.purpose != keepFresh || k.held {
+	if f := e.flights[k]; f != nil || k.purpose != keepFresh || k.noLogin {
 		return f
 	}
 	for _, f := range e.flights {
-		if f.working && f.held == nil {
+		if f.working && f.noLogin == nil {
 			return f
 		}
 	}
@@ -186,7 +185,7 @@ func (e *epoch) flightFor(k flightKey) *flight {
 
 // start begins a flight; m.mu must be held.
 func (m *TokenManager) start(e *epoch, o order) *flight {
-	f := &flight{order: o, key: flightKey{o.purpose, o.held != nil}, epoch: e, landed: make(chan struct{})}
+	f := &flight{order: o, key: flightKey{o.purpose, o.noLogin != nil}, epoch: e, landed: make(chan struct{})}
 	f.ctx, f.cancel = context.WithTimeoutCause(f.records.In(e.ctx), m.flightTime, flightTimeout{m.flightTime})
 	f.timer = time.AfterFunc(m.flightTime, func() {
 		m.land(f, Token{}, flightTimeout{m.flightTime})
@@ -221,7 +220,7 @@ func (m *TokenManager) fly(f *flight) {
 	defer func() { release() }()
 	defer func() { m.land(f, token, err) }()
 	defer recovered("layer below", &err)
-	if f.held == nil {
+	if f.noLogin == nil {
 		release = m.takeTurn(f)
 	}
 	if err = m.beginWork(f); err == nil {
@@ -255,12 +254,12 @@ func (m *TokenManager) beginWork(f *flight) error {
 		return err
 	}
 	f.working = true
-	if f.held != nil {
+	if f.noLogin != nil {
 		return nil
 	}
-	if f.held = f.epoch.inPause(); f.held != nil {
+	if f.noLogin = f.epoch.inPause(); f.noLogin != nil {
 		if !m.looksInStore(f.purpose) {
-			return f.held
+			return f.noLogin
 		}
 		return nil
 	}
@@ -303,7 +302,7 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 	switch {
 	case ended == context.Canceled: // by the end of its epoch, or everybody left before it began
 		return noToken(err), false
-	case ok && e == f.held: // nothing was tried
+	case ok && e == f.noLogin: // nothing was tried
 		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + pace.Jitter(lookAgain)).UnixNano())
 		return e, false
 	case !ok:
@@ -320,100 +319,9 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 			e.Err = beforeThat(late, e.Err)
 		}
 	}
-	f.epoch.hold(e)
+	f.epoch.pauseAfter(e)
 	f.epoch.failures++
 	wait := m.account.retry.backoff(f.epoch.failures, asked)
 	f.epoch.retryAhead.Store(time.Now().Add(min(wait, maxAskedPause)).UnixNano())
 	return e, !ok
-}
-
-// replaceToken is the flight itself.
-func (m *TokenManager) replaceToken(f *flight) (Token, error) {
-	if token, ok := f.settledBy(f.epoch.current.Load()); ok {
-		f.epoch.retryAhead.Store(0)
-		return token, nil
-	}
-	if m.stored == nil {
-		token, _, err := m.getToken(f)
-		return token, err
-	}
-	return m.shareToken(f)
-}
-
-// getToken refreshes, or logs in, and makes the token the current one. kept is
-// false if that would undo what happened meanwhile, or the API refuses it anyway.
-func (m *TokenManager) getToken(f *flight) (token Token, kept bool, err error) {
-	var refreshErr error
-	if s := f.epoch.current.Load(); s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) && !f.unlocked {
-		value, err := m.refresh(f, s.token)
-		if err == nil {
-			token, kept = m.install(f, m.newSnapshot(value))
-			return token, kept, nil
-		}
-		refreshErr, f.refreshAfter = err, err.RetryAfter
-	}
-	value, obtainErr := m.obtain(f)
-	if obtainErr != nil {
-		if refreshErr != nil {
-			obtainErr.Err = beforeThat(obtainErr.Err, refreshErr)
-		}
-		return Token{}, false, obtainErr
-	}
-	if f.purpose == replace {
-		m.counters.renewals.Add(1)
-	}
-	token, kept = m.install(f, m.newSnapshot(value))
-	return token, kept, nil
-}
-
-// settledBy reports whether an earlier flight has done what this one is for:
-// between the caller's look and this one there may have been another.
-func (f *flight) settledBy(s *snapshot) (Token, bool) {
-	if s == nil || s.token.IsExpired() {
-		return Token{}, false
-	}
-	now := time.Now().UnixNano()
-	switch f.purpose {
-	case keepFresh:
-		return s.token, s.fresh(now)
-	case replace:
-		return s.token, !s.token.Value.Equal(f.rejected.Value)
-	}
-	return Token{}, false
-}
-
-// refreshes reports whether a flight tries a refresh before it logs in.
-func (m *TokenManager) refreshes(p purpose) bool {
-	if m.noRefresh.Load() {
-		return false
-	}
-	return p == refreshFirst || p == keepFresh && m.account.renewal == RefreshThenObtain
-}
-
-// install makes a new token the current one, unless that would undo what
-// happened since the flight began: its epoch or its time is over, and nobody gets
-// it, or just this token was refused; then only the waiters get it.
-func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) {
-	e, value := f.epoch, s.token.Value
-	value.ref().user, value.ref().number = e.credentials.Username, e.number
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if f.done || e.over() {
-		value.Destroy()
-		return s.token, false
-	}
-	if !s.adopted { // what another process got says nothing of our logins
-		e.pause = pause{}
-	}
-	e.failures = 0
-	e.retryAhead.Store(0)
-	// A replacement that is the refused token once more is kept all the same: that
-	// is what the next refusal is judged by.
-	s.repeated = f.purpose == replace && value.Equal(f.rejected.Value)
-	kept = !slices.ContainsFunc(e.refused, value.Equal)
-	if s.repeated || kept {
-		e.current.Store(s)
-		m.known.note(value)
-	}
-	return s.token, kept && !s.repeated
 }

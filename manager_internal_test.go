@@ -303,7 +303,7 @@ func TestClockThatWasSetBackDoesNotStretchTheHoldOff(t *testing.T) {
 		m.epoch.Load().current.Store(s)
 		m.epoch.Load().renewals = 1
 		m.mu.Unlock()
-		time.Sleep(maxHoldOff)
+		time.Sleep(maxRefusalTime)
 		token, err := m.Renew(t.Context(), s.token)
 		if err != nil || !token.Value.Equal(SecretFromString("a")) {
 			t.Errorf("a minute after a refusal Renew = %v", err)

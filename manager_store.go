@@ -24,21 +24,21 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 	if token, ok := m.adopt(f, key); ok {
 		return token, nil
 	}
-	if f.held != nil {
+	if f.noLogin != nil {
 		if f.purpose == replace {
 			_ = m.stored.deleteIf(f.ctx, key, f.rejected.Value)
 		}
-		return Token{}, f.held
+		return Token{}, f.noLogin
 	}
 	current := f.epoch.current.Load()
 	served := current != nil && !current.token.IsExpired() && f.purpose == keepFresh
 	unlock, lock := m.stored.lock(f.ctx, key, !served)
 	defer unlock()
 	switch lock {
-	case lockTaken:
+	case lockBusy:
 		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + pace.Jitter(lookAgain)).UnixNano())
 		return current.token, nil
-	case locked, lockLost:
+	case locked, lockFailed:
 		if token, ok := m.adopt(f, key); ok {
 			return token, nil
 		}
@@ -47,9 +47,9 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 		_ = m.stored.deleteIf(f.ctx, key, f.rejected.Value) // so that nobody takes it up again
 	}
 	// A refresh ends the token of all who share it: not without telling them.
-	f.unlocked = lock == lockLost
+	f.lockFailed = lock == lockFailed
 	token, kept, err := m.getToken(f)
-	if err == nil && kept && !f.unlocked { // without the lock it could be older than what is there
+	if err == nil && kept && !f.lockFailed { // without the lock it could be older than what is there
 		m.saveToken(f, key, token)
 	}
 	return token, err
@@ -120,7 +120,7 @@ func (m *TokenManager) clearStore(ctx context.Context, user string) error {
 	if err != nil {
 		return nil // nothing was ever stored for it
 	}
-	m.stored.wake()
+	m.stored.endRest()
 	loaded, err := m.stored.load(ctx, key)
 	if _, unusable := errors.AsType[miss](err); unusable {
 		// Something can be deleted only by its value, so it gets one.

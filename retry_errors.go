@@ -1,14 +1,13 @@
 package ampauth
 
 import (
-	"context"
 	"log/slog"
 	"time"
 )
 
-// left is the error of a call that ended between two attempts: its caller left, or
+// endedBetween is the error of a call that ended between two attempts: its caller left, or
 // would have before the next.
-func (c *call) left(last *result, why error) *Error {
+func (c *call) endedBetween(last *result, why error) *Error {
 	c.closeBody()
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: c.earlier, Attempts: c.number - 1, StatusCode: last.status(), Err: why}
 	if last.attempt != nil {
@@ -24,7 +23,7 @@ func (c *call) left(last *result, why error) *Error {
 	if !is(earlier, why) {
 		e.Err = beforeThat(why, earlier)
 	}
-	e.blame(c.ctx)
+	e.addEnd(c.ctx)
 	return e
 }
 
@@ -37,10 +36,10 @@ func (c *call) overall(o Outcome) Outcome {
 	return o
 }
 
-// heldBack is the error of a call that would have to wait for d, beyond the
+// waitTooLong is the error of a call that would have to wait for d, beyond the
 // caller's deadline.
-func (c *call) heldBack(last *result, d time.Duration) *Error {
-	e := c.left(last, tooLongAWait{})
+func (c *call) waitTooLong(last *result, d time.Duration) *Error {
+	e := c.endedBetween(last, tooLongAWait{})
 	e.Kind, e.RetryAfter = ErrRateLimited, d
 	return e
 }
@@ -56,7 +55,7 @@ func (c *call) failure(r *result) error {
 		}
 	}
 	if r.limited > 0 {
-		return c.heldBack(r, r.limited)
+		return c.waitTooLong(r, r.limited)
 	}
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: c.overall(r.outcome), Attempts: c.number, Err: clean(r.err)}
 	if r.final {
@@ -65,7 +64,7 @@ func (c *call) failure(r *result) error {
 	if r.timedOut {
 		e.Kind, e.Limit, e.Err = ErrTimeout, r.attempt.limit, attemptTimeout{}
 	} else {
-		e.blame(c.ctx)
+		e.addEnd(c.ctx)
 	}
 	if timedOut(e.Err) || c.ctx.Err() != nil {
 		e.Err = beforeThat(e.Err, c.before) // which tells more
@@ -77,17 +76,6 @@ func (c *call) failure(r *result) error {
 		e.Kind = ErrAmbiguous
 	}
 	return e
-}
-
-// blame makes e the error of a caller that left, if ctx has ended.
-func (e *Error) blame(ctx context.Context) {
-	if ctx.Err() == context.DeadlineExceeded {
-		e.Kind = ErrTimeout
-		if own, ok := context.Cause(ctx).(clientTimeout); ok {
-			e.Limit = own.limit
-		}
-	}
-	e.Err = blaming(ctx, e.Err)
 }
 
 func (c *call) logAttempt(r *result, elapsed time.Duration) {

@@ -225,16 +225,6 @@ func (c *call) unread() bool {
 	return c.sent != nil && !c.sent.Begun() && replay.HasBody(c.req) && !c.expects()
 }
 
-// wraps reports whether err is cause, or wraps it in a single line.
-func wraps(err, cause error) bool {
-	for ; err != nil && cause != nil; err = errors.Unwrap(err) {
-		if err == cause {
-			return true
-		}
-	}
-	return false
-}
-
 // neverConnected reports whether err is of a type that only the making of a
 // connection yields.
 func neverConnected(err error) bool {

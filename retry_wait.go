@@ -32,7 +32,7 @@ func (c *call) gated(isRetry bool) time.Duration {
 func (c *call) admit(last *result) error {
 	for {
 		if err := ended(c.ctx); err != nil {
-			return c.left(last, err)
+			return c.endedBetween(last, err)
 		}
 		if d := c.gated(c.retries > 0); d > 0 {
 			if err := c.sleepIfFits(d, last); err != nil {
@@ -84,7 +84,7 @@ func (c *call) limiterBlocks() time.Duration {
 // fails at once.
 func (c *call) sleepIfFits(d time.Duration, last *result) error {
 	if d > 0 && !pace.Fits(c.ctx, d) {
-		return c.heldBack(last, d)
+		return c.waitTooLong(last, d)
 	}
 	return c.sleep(d, last)
 }
@@ -97,7 +97,7 @@ func (c *call) sleep(d time.Duration, last *result) error {
 	slept := pace.Sleep(c.ctx, d)
 	c.t.counters.addWait(time.Since(began))
 	if !slept {
-		return c.left(last, ended(c.ctx))
+		return c.endedBetween(last, ended(c.ctx))
 	}
 	return nil
 }

@@ -98,10 +98,10 @@ func (s *guardedStore) deleteIf(ctx context.Context, k StoreKey, rejected Secret
 type lockState int
 
 const (
-	lockless  lockState = iota // there is none
-	locked                     // it is ours
-	lockTaken                  // somebody else has it, and we did not wait
-	lockLost                   // somebody else kept it
+	noLock     lockState = iota // there is none
+	locked                      // it is ours
+	lockBusy                    // somebody else has it, and we did not wait
+	lockFailed                  // somebody else kept it
 )
 
 // lock gets the lock of a key, and waits for it if there is nothing better to do.
@@ -110,7 +110,7 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 	nothing := func() {}
 	locker, ok := s.store.(Locker)
 	if !ok {
-		return nothing, lockless
+		return nothing, noLock
 	}
 	type lock struct {
 		unlock func()
@@ -150,13 +150,13 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 	case wait && errors.Is(err, context.DeadlineExceeded):
 		err = errLockHeld
 	case err == nil && !got.ok:
-		return nothing, lockTaken
+		return nothing, lockBusy
 	case err == nil && got.unlock == nil:
 		err = errNoUnlock
 	}
 	s.report(ctx, "lock", err)
 	if err != nil {
-		return nothing, lockLost
+		return nothing, lockFailed
 	}
 	return func() { release(got) }, locked
 }
@@ -243,8 +243,8 @@ func (s *guardedStore) note(call string, err error) (fault string, news bool) {
 	return fault, true
 }
 
-// wake ends the rest of the store.
-func (s *guardedStore) wake() {
+// endRest ends the rest of the store.
+func (s *guardedStore) endRest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.restsUntil = time.Time{}

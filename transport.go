@@ -190,7 +190,7 @@ func (t *AuthTransport) authorization(ctx context.Context, a *attempt) (Token, s
 		unsent = noToken(clean(err))
 	}
 	unsent.Outcome = NotSent // that of the login does not matter here
-	unsent.Err = blaming(ctx, unsent.Err)
+	unsent.Err = withEnd(ctx, unsent.Err)
 	return Token{}, "", unsent
 }
 

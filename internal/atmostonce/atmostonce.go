@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/replay"
 )
 
 // A Transport sends requests over connections of its own, made as those of Base are
@@ -143,7 +145,7 @@ func (t *Transport) keeps(u *url.URL) bool {
 // once returns req in a form that net/http does not repeat when a byte of it may have
 // left, over a connection that was used before. kept is false if there is no such form:
 // then it takes a connection that is not used again.
-func once(req *http.Request) (masked *http.Request, kept bool) {
+func once(req *http.Request) (unrepeatable *http.Request, kept bool) {
 	if req.Body != nil && req.Body != http.NoBody {
 		return req, true // without GetBody it is not repeated
 	}
@@ -158,9 +160,7 @@ func once(req *http.Request) (masked *http.Request, kept bool) {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions:
 		// With these methods net/http looks whether there is something in the body, and
 		// puts none on the wire.
-		copied := *req
-		copied.Body = emptyBody{}
-		return &copied, true
+		return replay.Unrepeatable(req), true
 	case http.MethodTrace:
 		return req, false
 	}

@@ -41,8 +41,8 @@ func newConn(c net.Conn, idle time.Duration) *conn {
 // NetConn returns the connection below, as that of a *tls.Conn does.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
-// VouchesForItself tells a trace that what was sent over the connection is known without it.
-func (c *conn) VouchesForItself() {}
+// KeepsItsOwnCount tells a trace that what was sent over the connection is known without it.
+func (c *conn) KeepsItsOwnCount() {}
 
 // begin gives the connection to s, before anything of its request is written. kept says
 // that it has waited for that.

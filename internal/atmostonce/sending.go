@@ -3,13 +3,13 @@ package atmostonce
 import (
 	"context"
 	"crypto/tls"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
 
 	"github.com/ampauth/ampauth/internal/conntrace"
+	"github.com/ampauth/ampauth/internal/replay"
 )
 
 // A sending is a request on its way. It is the context of the request, so that net/http
@@ -124,7 +124,7 @@ func (s *sending) send(t *http.Transport, req *http.Request) (resp *http.Respons
 // isLong reports whether the body of req does not leave together with the header, in the
 // first 4 KiB that net/http writes, so that an answer may come before all of it has arrived.
 func isLong(req *http.Request) bool {
-	return req.Body != nil && req.Body != (emptyBody{}) && (req.ContentLength <= 0 || req.ContentLength > 4<<10)
+	return req.Body != nil && req.Body != (replay.Empty{}) && (req.ContentLength <= 0 || req.ContentLength > 4<<10)
 }
 
 // end ends the request's time on its connection. If it failed, nothing that it still wants
@@ -148,9 +148,3 @@ func connOf(c net.Conn) *conn {
 		}
 	}
 }
-
-// emptyBody is the body of a request that has none, and that net/http must not repeat.
-type emptyBody struct{}
-
-func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
-func (emptyBody) Close() error             { return nil }

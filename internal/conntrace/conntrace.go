@@ -83,11 +83,11 @@ func (l *Listener) getConn(hostport string) {
 	l.wanted = l.wanted || l.isTarget(hostport)
 }
 
-// vouchesForItself reports whether what is sent over conn, or over what is below its TLS,
+// keepsItsOwnCount reports whether what is sent over conn, or over what is below its TLS,
 // is known without a trace.
-func vouchesForItself(conn net.Conn) bool {
+func keepsItsOwnCount(conn net.Conn) bool {
 	for {
-		if _, ok := conn.(interface{ VouchesForItself() }); ok {
+		if _, ok := conn.(interface{ KeepsItsOwnCount() }); ok {
 			return true
 		}
 		secure, ok := conn.(*tls.Conn)
@@ -103,7 +103,7 @@ func (l *Listener) isTarget(hostport string) bool { return strings.EqualFold(hos
 func (l *Listener) gotConn(info httptrace.GotConnInfo) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if vouchesForItself(info.Conn) {
+	if keepsItsOwnCount(info.Conn) {
 		mine := slices.IndexFunc(l.asked, l.isTarget)
 		if mine < 0 {
 			mine = len(l.asked) - 1 // it goes to a proxy

@@ -40,12 +40,12 @@ type Pool struct {
 }
 
 const (
-	// coldTime is how long connections may take to come about. A pool that has answered
+	// connectTime is how long connections may take to come about. A pool that has answered
 	// nothing yet is kept for so long, and so are its dials, for callers with less time.
-	coldTime = 10 * time.Second
-	// shortTime is how long nothing must have arrived for it to mean something that callers
+	connectTime = 10 * time.Second
+	// minSilence is how long nothing must have arrived for it to mean something that callers
 	// left of their own accord.
-	shortTime = time.Second
+	minSilence = time.Second
 	// maxLeft bounds the pools that were left and are remembered.
 	maxLeft = 16
 	// idleTime is how long a clone keeps idle connections if Base keeps its own for ever.
@@ -182,7 +182,7 @@ func (p *Pools) GivenUp(u Use, left bool, ping time.Duration) {
 	if n == 1 {
 		u.since.Store(u.began.UnixNano())
 	}
-	if n >= maxUnanswered && !(left && time.Since(time.Unix(0, u.since.Load())) < shortTime) {
+	if n >= maxUnanswered && !(left && time.Since(time.Unix(0, u.since.Load())) < minSilence) {
 		p.leave(u, ping)
 	}
 }
@@ -191,8 +191,8 @@ func (u Use) silent() bool { return u.arrivals.Load() == u.from }
 
 // leave replaces the pool of u if nothing arrived while the request waited.
 func (p *Pools) leave(u Use, ping time.Duration) bool {
-	cold := u.arrivals.Load() == 0 && time.Since(u.made) < coldTime
-	if !u.silent() || cold {
+	connecting := u.arrivals.Load() == 0 && time.Since(u.made) < connectTime
+	if !u.silent() || connecting {
 		return false
 	}
 	p.mu.Lock()

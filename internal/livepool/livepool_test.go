@@ -117,7 +117,7 @@ func TestWhoLeavesAtOnceSaysNothingOfThePool(t *testing.T) {
 			use, _ := p.Use("host")
 			uses = append(uses, use)
 		}
-		time.Sleep(shortTime - 1)
+		time.Sleep(minSilence - 1)
 		for _, use := range uses {
 			p.GivenUp(use, true, ping)
 		}
@@ -125,7 +125,7 @@ func TestWhoLeavesAtOnceSaysNothingOfThePool(t *testing.T) {
 			t.Error("the pool was left by those who did not wait")
 		}
 		use, _ := p.Use("host")
-		time.Sleep(shortTime / 10)
+		time.Sleep(minSilence / 10)
 		if p.GivenUp(use, true, ping); !left() {
 			t.Error("the pool was kept though one after the other has waited in vain")
 		}
@@ -149,7 +149,7 @@ func TestPoolThatHasNotAnsweredYetIsKeptForItsDials(t *testing.T) {
 			t.Error("it was left before its connections could come about")
 		}
 		use, _ := p.Use("host")
-		time.Sleep(coldTime)
+		time.Sleep(connectTime)
 		if !p.TimedOut(use, ping) {
 			t.Error("it was kept after all that time")
 		}

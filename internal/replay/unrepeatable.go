@@ -10,19 +10,22 @@ import (
 // HasBody reports whether a request has a body, which may turn out to be empty.
 func HasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
 
-// An emptyBody stands in for the body of a request that has none. net/http repeats
+// An Empty body stands in for the body of a request that has none. net/http repeats
 // requests without a body by itself; it does not repeat this one.
-type emptyBody struct{}
+type Empty struct{}
 
-func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
-func (emptyBody) Close() error             { return nil }
+// Read implements io.Reader.
+func (Empty) Read([]byte) (int, error) { return 0, io.EOF }
+
+// Close does nothing.
+func (Empty) Close() error { return nil }
 
 // MakeUnrepeatable gives req the form that net/http does not repeat by itself: with a
 // body, and nothing to make it anew.
 func MakeUnrepeatable(req *http.Request) {
 	req.GetBody = nil
 	if !HasBody(req) {
-		req.Body = emptyBody{}
+		req.Body = Empty{}
 	}
 }
 
@@ -39,7 +42,7 @@ func Unrepeatable(req *http.Request) *http.Request {
 // none. Somebody may have put something around that; callerHas says that there was a body.
 func Restore(req *http.Request, callerHas bool) io.ReadCloser {
 	switch {
-	case req.Body == emptyBody{}:
+	case req.Body == Empty{}:
 		return nil
 	case req.ContentLength != 0 || !HasBody(req) || callerHas:
 		return req.Body

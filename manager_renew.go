@@ -1,0 +1,97 @@
+package ampauth
+
+import (
+	"slices"
+	"time"
+)
+
+// replaceToken is the flight itself.
+func (m *TokenManager) replaceToken(f *flight) (Token, error) {
+	if token, ok := f.settledBy(f.epoch.current.Load()); ok {
+		f.epoch.retryAhead.Store(0)
+		return token, nil
+	}
+	if m.stored == nil {
+		token, _, err := m.getToken(f)
+		return token, err
+	}
+	return m.shareToken(f)
+}
+
+// getToken refreshes, or logs in, and makes the token the current one. kept is
+// false if that would undo what happened meanwhile, or the API refuses it anyway.
+func (m *TokenManager) getToken(f *flight) (token Token, kept bool, err error) {
+	var refreshErr error
+	if s := f.epoch.current.Load(); s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) && !f.lockFailed {
+		value, err := m.refresh(f, s.token)
+		if err == nil {
+			token, kept = m.install(f, m.newSnapshot(value))
+			return token, kept, nil
+		}
+		refreshErr, f.refreshAfter = err, err.RetryAfter
+	}
+	value, obtainErr := m.obtain(f)
+	if obtainErr != nil {
+		if refreshErr != nil {
+			obtainErr.Err = beforeThat(obtainErr.Err, refreshErr)
+		}
+		return Token{}, false, obtainErr
+	}
+	if f.purpose == replace {
+		m.counters.renewals.Add(1)
+	}
+	token, kept = m.install(f, m.newSnapshot(value))
+	return token, kept, nil
+}
+
+// settledBy reports whether an earlier flight has done what this one is for:
+// between the caller's look and this one there may have been another.
+func (f *flight) settledBy(s *snapshot) (Token, bool) {
+	if s == nil || s.token.IsExpired() {
+		return Token{}, false
+	}
+	now := time.Now().UnixNano()
+	switch f.purpose {
+	case keepFresh:
+		return s.token, s.fresh(now)
+	case replace:
+		return s.token, !s.token.Value.Equal(f.rejected.Value)
+	}
+	return Token{}, false
+}
+
+// refreshes reports whether a flight tries a refresh before it logs in.
+func (m *TokenManager) refreshes(p purpose) bool {
+	if m.noRefresh.Load() {
+		return false
+	}
+	return p == refreshFirst || p == keepFresh && m.account.renewal == RefreshThenObtain
+}
+
+// install makes a new token the current one, unless that would undo what
+// happened since the flight began: its epoch or its time is over, and nobody gets
+// it, or just this token was refused; then only the waiters get it.
+func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) {
+	e, value := f.epoch, s.token.Value
+	value.ref().user, value.ref().number = e.credentials.Username, e.number
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.done || e.over() {
+		value.Destroy()
+		return s.token, false
+	}
+	if !s.adopted { // what another process got says nothing of our logins
+		e.pause = pause{}
+	}
+	e.failures = 0
+	e.retryAhead.Store(0)
+	// A replacement that is the refused token once more is kept all the same: that
+	// is what the next refusal is judged by.
+	s.repeated = f.purpose == replace && value.Equal(f.rejected.Value)
+	kept = !slices.ContainsFunc(e.refused, value.Equal)
+	if s.repeated || kept {
+		e.current.Store(s)
+		m.known.note(value)
+	}
+	return s.token, kept && !s.repeated
+}
