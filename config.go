@@ -48,7 +48,7 @@ type Config struct {
 	MutationIdle time.Duration
 
 	// Store keeps the token between runs and shares it with other processes. If
-	// nil, the token lives in memory only. A fault of it is told to the Logger alone.
+	// nil, the token lives in memory only. Its faults are logged; no request fails by them.
 	Store TokenStore
 
 	// Logger gets debug records of attempts, info of logins, warnings of

@@ -23,8 +23,8 @@ import (
 // Stacks over one transport share its connections for mutations if they share a
 // ConnTransport. Without a RetryTransport above, all goes over the connections of Base.
 //
-// The connections for mutations are made as Base makes its own: its proxy, dialers, TLS
-// configuration and limits, the latter counted anew. What RegisterProtocol has put in the
+// The connections for mutations are made as Base makes its own: by its proxy, dialers, TLS
+// configuration and limits, which count for them separately. What RegisterProtocol has put in the
 // place of http or https is left out: wrap such a transport. So is a protocol of
 // TLSNextProto. With a DialTLSContext or DialTLS, DisableKeepAlives, or a negative
 // MaxIdleConnsPerHost, none is used twice. A TLSClientConfig that is replaced holds for the
@@ -51,10 +51,9 @@ type ConnTransport struct {
 	// MutationIdle is how long a connection for mutations is kept after its last answer.
 	// If 0, 1 s, which is below the keep-alive of the servers that people run; a server
 	// that closes sooner costs a connection, and now and then a mutation ends in doubt. If
-	// negative, each mutation has a connection of its own: nothing is then in doubt because
-	// a server closed a connection that it took for idle, and nothing is believed of a
-	// server, or a proxy on the way, that answers one request twice and so the next one
-	// wrongly.
+	// negative, each mutation has a connection of its own: then none is in doubt because a
+	// server closed an idle connection, and if a server, or a proxy on the way, answers one
+	// request twice, the second answer is not taken for that to the next request.
 	MutationIdle time.Duration
 
 	once sync.Once

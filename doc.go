@@ -33,15 +33,15 @@
 // far it got ([Outcome]); [RetryTransport] has the rules. A mutation that may have
 // been performed is never repeated: its error Is [ErrAmbiguous]. Mutations have
 // connections of their own, which prove when nothing has left; [ConnTransport] says what
-// is assumed of them, and what they leave open when a call is over.
+// it assumes of them, and which stay idle when a call is over.
 //
 // # Secrets
 //
 // A [Secret] shows its content through no formatter, logger or encoder, and no
 // error of this package carries one. Buffers of this package are wiped after use.
-// Out of its hands are the buffers of net/http, TLS and the kernel, strings that
-// the caller made, the environment, swap and core dumps, layers below, an
-// httptrace of the caller's, and GODEBUG=http2debug.
+// What it cannot protect: the buffers of net/http, TLS and the kernel, strings that
+// the caller made, the environment, swap and core dumps; layers below, an httptrace
+// of the caller's and GODEBUG=http2debug see what is sent.
 //
 // # Compatibility
 //

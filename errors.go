@@ -20,9 +20,8 @@ import (
 //	errors.Is(err, ErrTimeout)            // time ran out; Outcome says how far it got
 //	errors.Is(err, ErrRateLimited)        // a wait would outlast the deadline
 //
-// An http.Client gives them within a *url.Error. Its own Timeout, where it is not that
-// of a client of [NewClient], can put a text in place of the error of a read; of a
-// mutation it leaves the error.
+// An http.Client returns them within a *url.Error. One with a Timeout that [NewClient] did
+// not make may replace the error of a read by a text of its own; that of a mutation stays.
 var (
 	// ErrAmbiguous is met when a mutation was cut off: bytes of it may have left and no
 	// answer came. Do not send it again; find out by reading whether it was performed. An
@@ -43,7 +42,7 @@ var (
 	ErrRefreshFailed = errors.New("ampauth: token refresh failed")
 
 	// ErrRequestFailed is met when all attempts ended in errors, when the answer broke
-	// off, and when the caller left by a cancellation.
+	// off, and when the caller cancelled its context.
 	ErrRequestFailed = errors.New("ampauth: request failed")
 
 	// ErrTimeout is met when the time of the last attempt, of the caller's context, or
@@ -51,15 +50,15 @@ var (
 	ErrTimeout = errors.New("ampauth: request timeout")
 
 	// ErrRateLimited is met when the limiter or a Retry-After would hold the request back
-	// beyond the deadline of its context, and by [Retry] as what its function returns.
+	// beyond the deadline of its context. [Retry] passes on that of its function.
 	ErrRateLimited = errors.New("ampauth: rate limited")
 
 	// ErrSerialization is met in the chain of an ErrObtainFailed: the answer to a login
 	// holds no token.
 	ErrSerialization = errors.New("ampauth: serialization error")
 
-	// ErrConfig is met at once, from NewClient and its like, or from a layer that was
-	// written as a struct with a fault.
+	// ErrConfig is met at once: from NewClient, NewTokenManager and what reads the
+	// environment, and at the first request of a layer that is a struct with a fault.
 	ErrConfig = errors.New("ampauth: configuration")
 
 	// ErrClosed is met after Close.
@@ -69,7 +68,7 @@ var (
 	// request goes on without its store.
 	ErrStore = errors.New("ampauth: token store")
 
-	// ErrDestroyed is what a [Secret] answers after Destroy.
+	// ErrDestroyed is what a [Secret] returns after Destroy.
 	ErrDestroyed = errors.New("ampauth: secret was destroyed")
 )
 

@@ -18,15 +18,16 @@ var (
 	errNotFollowed      = errors.New("the answer is a redirect that is not followed: give the http.Client ampauth.CheckRedirect to get the answer itself")
 )
 
-// CheckRedirect is for the field of that name in an http.Client over a
-// [RetryTransport], whose Classify it asks ([ClassifyAMP] while http.Client has a
-// Timeout of its own, which hides the other). The caller gets the redirect itself, and
-// nothing more is sent, where a redirect answers a mutation (307 and 308 too:
-// http.Client would perform it once more for each), where it would change the method
-// (http.Client answers a 301, 302 or 303 to a PUT by a GET, whose success then looks
-// like that of the PUT), and where it would lead a read to a mutation. What
-// [WithOperation] said of a request does not go for the one that follows. Others are
-// followed, at most 10 in a row.
+// CheckRedirect is for the field of that name in an http.Client over a [RetryTransport].
+// It has at most 10 redirects in a row followed. The caller gets the redirect itself, and
+// nothing more is sent, where it answers a mutation (307 and 308 too: http.Client would
+// perform the mutation again for each), where it would change the method (http.Client
+// follows a 301, 302 or 303 to a PUT by a GET, whose success then looks like that of the
+// PUT), and where it would lead a read to a mutation.
+//
+// What a request is, the Classify of the RetryTransport says ([ClassifyAMP] while
+// http.Client has a Timeout of its own, which hides the other). What [WithOperation] says
+// counts for the first request alone.
 func CheckRedirect(req *http.Request, via []*http.Request) error {
 	var classify func(*http.Request) Operation
 	if former := redirectOf(req); former != nil {

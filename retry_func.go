@@ -23,16 +23,16 @@ import (
 // and above; and a net.Error that timed out. A method Retryable() bool goes before
 // these. It never repeats [ErrAmbiguous], [ErrConfig], a failed login (those were
 // repeated already), a request that could never be sent, nor anything once ctx ended.
-// A timeout that an http.Client tells is taken for ErrAmbiguous, since it hides what
-// was cut off, unless it is that of a GET or HEAD of a route that AMP does not list as
-// a mutation, or ctx says so ([WithOperation]). A RetryAfter is waited for; one that is above the cap
-// or beyond ctx's deadline ends it at once.
+// A timeout that an http.Client reports counts as ErrAmbiguous, since it hides what was
+// cut off, unless it is that of a GET or HEAD of a route that AMP does not list as a
+// mutation, or ctx says so ([WithOperation]). A RetryAfter is waited for; one that is
+// above the cap or beyond ctx's deadline ends it at once.
 //
 // What op returns must not depend on its context, which has ended by then: read a
 // response's body in op.
 //
-// The last error is returned, as it is after a first attempt that is not
-// repeated, otherwise as an *Error that says how many attempts there were.
+// The last error is returned: unchanged if the first attempt is not repeated, otherwise
+// as an *Error that says how many attempts there were.
 func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context) (T, error)) (T, error) {
 	var zero T
 	if err := cfg.Validate(); err != nil {

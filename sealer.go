@@ -29,7 +29,7 @@ const sealKeyLength = 32
 // Take 32 random bytes from where the token file is not: a key management service,
 // a credential of the service manager, a keyring. Never derive the key from the
 // password of the account: whoever finds the file could then try passwords on it
-// at leisure, and what is worth a day, a token, would give away what is worth more.
+// without limit, and a token, which is good for a day, would give the password away.
 func NewAESGCMSealer(key Secret) (Sealer, error) {
 	var aead cipher.AEAD
 	err := key.Expose(func(b []byte) error {

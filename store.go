@@ -122,9 +122,9 @@ func EncodeToken(k StoreKey, t Token) ([]byte, error) {
 	return record, err
 }
 
-// DecodeToken reads the record of a token. It is an error that Is [ErrNoToken],
-// with a reason in it, unless the record is whole, of a known version, made for k,
-// and holds a token that has not ended. The record is not changed; wipe it.
+// DecodeToken reads the record of a token. The error Is [ErrNoToken], and says why,
+// unless the record is whole, of a known version, made for k, and holds a token that
+// has not ended. The record is not changed; wipe it.
 func DecodeToken(k StoreKey, record []byte) (Token, error) {
 	if len(record) > maxRecord {
 		return Token{}, miss("the record is too large")

@@ -32,10 +32,10 @@ import (
 // must not be changed or copied once used.
 type AuthTransport struct {
 	// Base sends the requests. If nil, http.DefaultTransport. If it is an *http.Transport,
-	// a [ConnTransport] is put over it. It must not follow
-	// redirects by itself, as an http.Client does that is wrapped into a RoundTripper:
-	// a token that it took elsewhere is gone. Once that is seen, by the Request of a
-	// response, there is an error that Is [ErrConfig], and no token is sent any more.
+	// a [ConnTransport] is put over it. It must not follow redirects by itself, as an
+	// http.Client in the form of a RoundTripper does: the token goes along to wherever
+	// they lead. Once a response shows that, by its Request, there is an error that Is
+	// [ErrConfig], and no token is sent any more.
 	Base http.RoundTripper
 
 	// Source yields the tokens. Required. If it is a Renewer, refused tokens are
