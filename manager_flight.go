@@ -73,6 +73,9 @@ const (
 	// turnTime is how long the next flight waits for one that was ended, and does not
 	// obey its context.
 	turnTime = time.Second
+	// lookAgain is when a token that ends soon is looked at again after somebody else
+	// was found to be replacing it.
+	lookAgain = 2 * time.Second
 )
 
 // flightTime is how long a flight may take: a refresh, and all attempts at a login

@@ -9,10 +9,6 @@ import (
 	"github.com/ampauth/ampauth/internal/pace"
 )
 
-// lookAgain is when a token that ends soon is looked at again after somebody else
-// was found to be replacing it.
-const lookAgain = 2 * time.Second
-
 // shareToken is a flight of a manager with a store: load, lock, load again, decide,
 // log in, save, unlock. A token that is still valid never waits for the lock.
 func (m *TokenManager) shareToken(f *flight) (Token, error) {

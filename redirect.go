@@ -74,7 +74,7 @@ func mayFollow(classify func(*http.Request) Operation, from, to *http.Request) b
 
 // refuseRedirect is for a stack whose http.Client does not ask CheckRedirect: it is an
 // error if req follows from a redirect that should not be followed.
-func (t *RetryTransport) refuseRedirect(req *http.Request) error {
+func refuseRedirect(classify func(*http.Request) Operation, req *http.Request) error {
 	if !isHop(req) {
 		return nil
 	}
@@ -82,7 +82,7 @@ func (t *RetryTransport) refuseRedirect(req *http.Request) error {
 	if body := redirectOf(req); from == nil && body != nil { // a layer above has made the response anew
 		from = body.from
 	}
-	if from == nil && !isRead(req) || from != nil && !mayFollow(t.Classify, from, req) {
+	if from == nil && !isRead(req) || from != nil && !mayFollow(classify, from, req) {
 		return notFollowed(req, errNotFollowed)
 	}
 	return nil
@@ -132,21 +132,9 @@ func redirectOf(req *http.Request) *redirectBody {
 	return body
 }
 
-// noteRedirect has a redirect tell of this call.
-func (c *call) noteRedirect(resp *http.Response) {
+// noteRedirect has a redirect, the answer to from, tell what it is a part of.
+func noteRedirect(resp *http.Response, from *http.Request, classify func(*http.Request) Operation, deadline time.Time) {
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "" {
-		resp.Body = &redirectBody{ReadCloser: resp.Body, from: c.req, classify: c.t.Classify, deadline: c.deadline}
-	}
-}
-
-// follow goes on with the call that a redirect was the answer of, if req follows it.
-func (c *call) follow() {
-	if !isHop(c.req) {
-		return
-	}
-	c.earlier = Answered
-	if body := redirectOf(c.req); body != nil {
-		body.followed.Store(true)
-		c.deadline = body.deadline
+		resp.Body = &redirectBody{ReadCloser: resp.Body, from: from, classify: classify, deadline: deadline}
 	}
 }

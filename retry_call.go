@@ -57,14 +57,27 @@ func (c *call) prepare() error {
 	if err != nil {
 		return &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Err: err, repeat: never}
 	}
-	if err := c.t.refuseRedirect(c.req); err != nil {
+	if err := refuseRedirect(c.t.Classify, c.req); err != nil {
 		return err
 	}
-	c.follow()
+	c.followRedirect()
 	c.config, c.header = &c.t.config, facts
 	c.operation = operationOf(c.t.Classify, c.req)
 	c.bound()
 	return nil
+}
+
+// followRedirect goes on with the call that a redirect was the answer of, if the request
+// follows it.
+func (c *call) followRedirect() {
+	if !isHop(c.req) {
+		return
+	}
+	c.earlier = Answered
+	if body := redirectOf(c.req); body != nil {
+		body.followed.Store(true)
+		c.deadline = body.deadline
+	}
 }
 
 // The margin that a mutation leaves to the timer of an http.Client, so that what it
@@ -317,6 +330,6 @@ func (c *call) finish(r *result) (*http.Response, error) {
 		c.end = nil
 	}
 	r.attempt.keep(r.resp)
-	c.noteRedirect(r.resp)
+	noteRedirect(r.resp, c.req, c.t.Classify, c.deadline)
 	return r.resp, nil
 }
