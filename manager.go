@@ -177,7 +177,7 @@ func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error)
 	return Token{}, stillRefused(minRefusalTime)
 }
 
-// itself, home, wait and renew implement source.
+// itself and home implement source.
 func (m *TokenManager) itself() TokenSource {
 	if m == nil {
 		return nil
@@ -185,11 +185,7 @@ func (m *TokenManager) itself() TokenSource {
 	return m
 }
 
-func (m *TokenManager) home() (*origin.Origin, string)          { return &m.account.origin, m.account.scheme }
-func (m *TokenManager) wait(ctx context.Context) (Token, error) { return m.Token(ctx) }
-func (m *TokenManager) renew(ctx context.Context, rejected Token) (Token, error) {
-	return m.Renew(ctx, rejected)
-}
+func (m *TokenManager) home() (*origin.Origin, string) { return &m.account.origin, m.account.scheme }
 
 // renewSoon implements source: it is a Renew that nobody waits for.
 func (m *TokenManager) renewSoon(rejected Token) {

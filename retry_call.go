@@ -291,7 +291,7 @@ func (c *call) renew(r *result) bool {
 		r.resp.Body = io.NopCloser(bytes.NewReader(content))
 	}
 	r.attempt.stopClock()
-	token, err := r.refusal.from.renew(c.ctx, r.refusal.token)
+	token, err := r.refusal.from.Renew(c.ctx, r.refusal.token)
 	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() ||
 		!pace.Fits(c.ctx, c.gated(c.retries > 0)) || c.limiterBlocks() > 0 {
 		r.attempt.startClock()

@@ -27,6 +27,8 @@ type Renewer interface {
 // A source is what the layers ask of a [TokenSource]. One of this package knows more than
 // the exported methods tell.
 type source interface {
+	TokenSource
+	Renewer
 	// itself is the TokenSource, nil if there is none behind a pointer.
 	itself() TokenSource
 	// home is where its tokens go, and the scheme word before them; nil and "" if it does not know.
@@ -36,12 +38,9 @@ type source interface {
 
 	// ready returns a token that nobody has to wait for.
 	ready() (Token, bool)
-	// wait returns a token, or why there is none.
-	wait(ctx context.Context) (Token, error)
 	// accepted says that the API accepted a token.
 	accepted(Token)
-	// renew replaces a token that the API refused; renewSoon does so while nobody waits.
-	renew(ctx context.Context, rejected Token) (Token, error)
+	// renewSoon is a Renew that nobody waits for.
 	renewSoon(rejected Token)
 }
 
@@ -56,26 +55,19 @@ func sourceOf(s TokenSource) source {
 
 // StaticTokenSource returns a source that always yields the same token, which
 // does not end and cannot be renewed.
-func StaticTokenSource(value Secret) TokenSource { return &staticSource{token: Token{Value: value}} }
+func StaticTokenSource(value Secret) TokenSource { return staticSource{Token{Value: value}} }
 
-type staticSource struct {
-	foreignSource // knows nothing more
-	token         Token
-}
+type staticSource struct{ token Token }
 
 // Token implements TokenSource.
-func (s *staticSource) Token(context.Context) (Token, error) {
+func (s staticSource) Token(context.Context) (Token, error) {
 	if s.token.Value.IsZero() {
 		return Token{}, noToken(errors.New("the StaticTokenSource is empty"))
 	}
 	return s.token, nil
 }
 
-func (s *staticSource) itself() TokenSource                     { return s }
-func (s *staticSource) ready() (Token, bool)                    { return s.token, !s.token.Value.IsZero() }
-func (s *staticSource) wait(ctx context.Context) (Token, error) { return s.Token(ctx) }
-
-// A foreignSource is somebody else's TokenSource. It may panic.
+// A foreignSource is any other TokenSource. It may panic.
 type foreignSource struct {
 	of       TokenSource
 	renewing atomic.Bool // a renewal is under way that nobody waits for
@@ -84,15 +76,21 @@ type foreignSource struct {
 func (s *foreignSource) itself() TokenSource            { return s.of }
 func (s *foreignSource) home() (*origin.Origin, string) { return nil, "" }
 func (s *foreignSource) issued(string) bool             { return false }
-func (s *foreignSource) ready() (Token, bool)           { return Token{}, false }
 func (s *foreignSource) accepted(Token)                 {}
 
-func (s *foreignSource) wait(ctx context.Context) (token Token, err error) {
+func (s *foreignSource) ready() (Token, bool) {
+	static, ok := s.of.(staticSource)
+	return static.token, ok && !static.token.Value.IsZero()
+}
+
+// Token implements TokenSource.
+func (s *foreignSource) Token(ctx context.Context) (token Token, err error) {
 	defer recovered("TokenSource", &err)
 	return s.of.Token(ctx)
 }
 
-func (s *foreignSource) renew(ctx context.Context, rejected Token) (token Token, err error) {
+// Renew implements Renewer, also where there is none.
+func (s *foreignSource) Renew(ctx context.Context, rejected Token) (token Token, err error) {
 	renewer, ok := s.of.(Renewer)
 	if !ok {
 		return Token{}, noToken(errors.New("the TokenSource cannot renew tokens"))
@@ -112,7 +110,7 @@ func (s *foreignSource) renewSoon(rejected Token) {
 		defer s.renewing.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), renewTime)
 		defer cancel()
-		_, _ = s.renew(ctx, rejected)
+		_, _ = s.Renew(ctx, rejected)
 	}()
 }
 

@@ -204,7 +204,7 @@ func (t *AuthTransport) token(ctx context.Context, a *attempt) (Token, error) {
 		defer a.startClock()
 		ctx = sourceContext{ctx}
 	}
-	return t.source.wait(ctx)
+	return t.source.Token(ctx)
 }
 
 // notSent ends a request that cannot have a token. A RetryTransport above takes

@@ -53,13 +53,10 @@ func Restore(req *http.Request, callerHas bool) io.ReadCloser {
 		_ = req.Body.Close()
 		return nil
 	}
-	return &startedBody{io.MultiReader(bytes.NewReader(first[:n]), req.Body), req.Body}
-}
-
-// A startedBody is a body of which the beginning was read.
-type startedBody struct {
-	io.Reader
-	io.Closer
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first[:n]), req.Body), req.Body}
 }
 
 // A Watched body notes whether anybody began to read it.
