@@ -89,3 +89,21 @@ func TestRepeatOfALayerOverAConnTransportIsCounted(t *testing.T) {
 		t.Errorf("got %v after %d effects, want ErrAmbiguous after 1", err, s.Effects("m"))
 	}
 }
+
+func TestRepeatOfALayerThatMustGoAnotherWayIsNoProof(t *testing.T) {
+	s := hostile.New(hostile.HTTP2, hostile.Sequence(hostile.Step{Perform: true}))
+	defer s.Close()
+	base := stubPooled(t)
+	base.TLSClientConfig, base.ForceAttemptHTTP2 = s.TLSConfig(), true
+	auth := &ampauth.AuthTransport{Base: base, Source: ampauth.StaticTokenSource(ampauth.SecretFromString("t")), Origin: s.URL()}
+	calls := 0
+	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+		calls++
+		stubConnect(req, true) // over its own connection, which broke
+		return auth.RoundTrip(req)
+	})
+	_, err := (&ampauth.RetryTransport{Base: layer, Retry: stubQuick}).RoundTrip(stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, []byte("x")))
+	if !errors.Is(err, ampauth.ErrAmbiguous) || calls != 1 || s.Requests() != 0 {
+		t.Errorf("got %v after %d calls with %d requests, want it ambiguous after 1", err, calls, s.Requests())
+	}
+}
