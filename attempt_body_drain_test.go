@@ -103,7 +103,7 @@ func TestStalledBodyIsNotClosedWhileItIsRead(t *testing.T) {
 			stubHangs(503)(w, r)
 		}
 	}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
-		layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+		layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := base.RoundTrip(req)
 			if err == nil {
 				resp.Body = &countingBody{ReadCloser: resp.Body}
@@ -277,15 +277,11 @@ func TestStalledBodyEndsByItsContextBeforeItIsClosed(t *testing.T) {
 	}
 }
 
-// panicBody panics when it is read.
-type panicBody struct{ stubBody }
-
-func (b *panicBody) Read([]byte) (int, error) { panic("broken layer") }
-
 func TestBodyThatPanicsWhileItIsDrainedIsClosedAndHeard(t *testing.T) {
-	body := new(panicBody)
+	body := newStubBody("")
+	body.Reader = stubReader(func([]byte) (int, error) { panic("broken layer") })
 	var attempt context.Context
-	rt := &ampauth.RetryTransport{Retry: stubQuick, Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+	rt := &ampauth.RetryTransport{Retry: stubQuick, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		attempt = req.Context()
 		return &http.Response{StatusCode: 503, Header: http.Header{}, ContentLength: -1, Body: body}, nil
 	})}

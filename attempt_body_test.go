@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -189,23 +188,11 @@ func TestTrickledBodyHasTheTimeOfItsAttempt(t *testing.T) {
 	}
 }
 
-// closedOnceBody stalls until it is closed.
-type closedOnceBody struct {
-	stubBody
-	done chan struct{}
-	once sync.Once
-}
-
-func (b *closedOnceBody) Read([]byte) (int, error) { <-b.done; return 0, http.ErrBodyReadAfterClose }
-func (b *closedOnceBody) Close() error {
-	b.once.Do(func() { close(b.done) })
-	return b.stubBody.Close()
-}
-
 func TestBodyOverHTTP2ThatTimesOutIsClosedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		body := &closedOnceBody{done: make(chan struct{})}
-		rt := &ampauth.RetryTransport{Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+		body := newStubAwaited()
+		body.Reader = stubReader(func([]byte) (int, error) { <-body.done; return 0, http.ErrBodyReadAfterClose })
+		rt := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 200, ProtoMajor: 2, Header: http.Header{}, ContentLength: -1, Body: body}, nil
 		})}
 		resp, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, []byte("x")))

@@ -36,7 +36,7 @@ func TestTimeoutBoundsEachAttempt(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			stubBubble(t, stubSilent, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
 				var began []time.Time
-				layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+				layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					began = append(began, time.Now())
 					return base.RoundTrip(req)
 				})
@@ -261,7 +261,7 @@ func TestClockOfAnOuterAttemptIsNotTakenForAnInnerOnes(t *testing.T) {
 		})
 		inner := &ampauth.RetryTransport{Base: hangs, Retry: ampauth.RetryConfig{Timeout: time.Hour}}
 		var innerErr error
-		outer := &ampauth.RetryTransport{Retry: ampauth.RetryConfig{Timeout: time.Second, MaxAttempts: 1}, Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+		outer := &ampauth.RetryTransport{Retry: ampauth.RetryConfig{Timeout: time.Second, MaxAttempts: 1}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			other := stubRequestTo(req.Context(), "https://other.test/", ampauth.SafeOperation, nil)
 			resp, err := inner.RoundTrip(other)
 			if err != nil {

@@ -98,7 +98,7 @@ func TestSwitchedProtocolOutlivesTheClock(t *testing.T) {
 			attempt := t.Context()
 			rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{Timeout: time.Second, MutationTimeout: time.Second}}
 			if op == ampauth.SafeOperation {
-				rt.Base = stubLayer(func(req *http.Request) (*http.Response, error) {
+				rt.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					attempt = req.Context()
 					return base.RoundTrip(req)
 				})
@@ -134,7 +134,7 @@ func TestClosedSwitchedProtocolReleasesItsAttempt(t *testing.T) {
 	here, there := net.Pipe()
 	defer there.Close()
 	var attempt context.Context
-	rt := &ampauth.RetryTransport{Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+	rt := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		attempt = req.Context()
 		return &http.Response{StatusCode: 101, Header: http.Header{}, Body: here}, nil
 	})}

@@ -1,18 +1,15 @@
 package ampauth_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +128,15 @@ func TestLayersStackInAnyOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+func mustURL(t *testing.T, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 func TestUsersHTTPClientIsKeptAndNotChanged(t *testing.T) {
@@ -288,23 +294,11 @@ func TestRateLimitedMutationWaitsAndIsSentAgainWhole(t *testing.T) {
 	})
 }
 
-type lockedWriter struct {
-	mu *sync.Mutex
-	w  io.Writer
-}
-
-func (l lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
-}
-
 func TestLogsAndErrorsOfARoughDayShowNoSecret(t *testing.T) {
 	fake, server := startFake(t, fakeamp.Config{})
-	var log bytes.Buffer
-	var mu sync.Mutex
+	var log ampLog
 	cfg := configFor(server)
-	cfg.Logger = slog.New(slog.NewJSONHandler(lockedWriter{&mu, &log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log.into(&cfg)
 	client := newTestClient(t, cfg)
 	var said strings.Builder
 	call := func(faults ...fakeamp.Fault) {
@@ -329,8 +323,6 @@ func TestLogsAndErrorsOfARoughDayShowNoSecret(t *testing.T) {
 	call(fakeamp.Fault{Route: "POST /user/obtain_token", Body: `{"token":"` + echo + `"}`})
 	call(fakeamp.Fault{Route: "POST /user/obtain_token", Body: echo})
 
-	mu.Lock()
-	defer mu.Unlock()
 	for _, secret := range []string{"correct horse", token} {
 		if strings.Contains(log.String()+said.String(), secret) {
 			t.Error("a log or an error shows a secret")

@@ -55,8 +55,8 @@ var timedClients = map[string]func(t *testing.T, url string, base *http.Transpor
 		return &http.Client{Transport: &ampauth.RetryTransport{Base: base}, Timeout: timeout, CheckRedirect: ampauth.CheckRedirect}
 	},
 	"by hand, under a layer": func(t *testing.T, url string, base *http.Transport, timeout time.Duration) *http.Client {
-		retry := &ampauth.RetryTransport{Base: stubLayer(base.RoundTrip)}
-		return &http.Client{Transport: stubLayer(retry.RoundTrip), Timeout: timeout, CheckRedirect: ampauth.CheckRedirect}
+		retry := &ampauth.RetryTransport{Base: roundTripFunc(base.RoundTrip)}
+		return &http.Client{Transport: roundTripFunc(retry.RoundTrip), Timeout: timeout, CheckRedirect: ampauth.CheckRedirect}
 	},
 }
 
@@ -215,8 +215,8 @@ func TestRetryJudgesTheTimeoutOfAPlainClientByItsMethod(t *testing.T) {
 		{"while a body is read", timeout, 0, false, false},
 		{"while a body is read, wrapped", wrapped{timeout}, 0, false, false},
 		{"while a body is read that is said to be safe", timeout, ampauth.SafeOperation, true, true},
-		{"another timeout", stubTimeout{}, 0, false, true},
-		{"POST that met no server, perhaps behind a redirect", &url.Error{Op: "Post", URL: "https://amp.test", Err: &net.OpError{Op: "dial", Err: stubTimeout{}}}, 0, false, false},
+		{"another timeout", stubNetError{timeout: true}, 0, false, true},
+		{"POST that met no server, perhaps behind a redirect", &url.Error{Op: "Post", URL: "https://amp.test", Err: &net.OpError{Op: "dial", Err: stubNetError{timeout: true}}}, 0, false, false},
 		{"POST, joined", errors.Join(io.EOF, from("Post", "/assets/issue")), 0, false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

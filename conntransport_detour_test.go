@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -37,7 +36,7 @@ func TestDetourIsNoAttempt(t *testing.T) {
 	config.MaxAttempts = 1
 	source := ampauth.StaticTokenSource(ampauth.SecretFromString("token"))
 	auth := &ampauth.AuthTransport{Base: base, Source: source, Origin: address}
-	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+	layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		copied := req.Clone(req.Context())
 		n, _ := ampauth.AttemptFromContext(req.Context())
 		copied.Header.Set("X-Attempt", fmt.Sprint(n))
@@ -76,25 +75,6 @@ func TestDetoursAtOnceAllArrive(t *testing.T) {
 	if effects.Load() != 50 || http2.Load() != 50 {
 		t.Errorf("%d effects of 50 mutations, %d of them over HTTP/2; want 50 each", effects.Load(), http2.Load())
 	}
-}
-
-// stubAwaited is a body whose end can be waited for: net/http may close it after
-// the response has come.
-type stubAwaited struct {
-	io.Reader
-	closed atomic.Int32
-	done   chan struct{}
-}
-
-func (b *stubAwaited) Close() error {
-	if b.closed.Add(1) == 1 {
-		close(b.done)
-	}
-	return nil
-}
-
-func newStubAwaited() *stubAwaited {
-	return &stubAwaited{Reader: strings.NewReader("x"), done: make(chan struct{})}
 }
 
 func TestDetourClosesEveryBodyItOpens(t *testing.T) {
@@ -142,15 +122,15 @@ func TestDetourFromAServerThatAlertsIsNoAttempt(t *testing.T) {
 	}
 }
 
-// waitedConn tells when it is closed.
-type waitedConn struct {
+// closeNoted is a connection that tells when it is first closed.
+type closeNoted struct {
 	net.Conn
-	once sync.Once
-	open *sync.WaitGroup
+	once   sync.Once
+	closed func()
 }
 
-func (c *waitedConn) Close() error {
-	c.once.Do(c.open.Done)
+func (c *closeNoted) Close() error {
+	c.once.Do(c.closed)
 	return c.Conn.Close()
 }
 
@@ -167,7 +147,7 @@ func TestDetourClosesTheConnectionItDoesNotUse(t *testing.T) {
 			return nil, err
 		}
 		open.Add(1)
-		return &waitedConn{Conn: conn, open: &open}, nil
+		return &closeNoted{Conn: conn, closed: open.Done}, nil
 	}
 	rt := &ampauth.RetryTransport{Base: base}
 	stubStatus(t, rt, stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x")))
@@ -187,7 +167,7 @@ func TestDetourClosesTheConnectionItDoesNotUse(t *testing.T) {
 }
 
 func TestDetourLeavesNoDoubt(t *testing.T) {
-	url, base := stubBothProtocols(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(421) })
+	url, base := stubHTTP2(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(421) }, "h2", "http/1.1")
 	dial, dials := base.DialContext, 0
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
@@ -202,17 +182,6 @@ func TestDetourLeavesNoDoubt(t *testing.T) {
 	if e := stubError(t, err); e.Outcome == ampauth.Ambiguous || e.Attempts != 3 || dials < 3 {
 		t.Errorf("got %v (%v) after %d dials, yet nothing is in doubt", err, e.Outcome, dials)
 	}
-}
-
-type closeNoted struct {
-	net.Conn
-	once   sync.Once
-	closed func()
-}
-
-func (c *closeNoted) Close() error {
-	c.once.Do(c.closed)
-	return c.Conn.Close()
 }
 
 // A dial that nobody waits for any more must not stay behind, with its connection.

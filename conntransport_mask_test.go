@@ -54,7 +54,7 @@ func TestMaskOutlivesALayerThatDropsTheBody(t *testing.T) {
 	var sent *http.Request
 	auth := authOver(roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		sent = req
-		return answer(200, "", ""), nil
+		return stubResponse(200, ""), nil
 	}))
 	for _, none := range []io.ReadCloser{nil, http.NoBody} {
 		layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -76,7 +76,7 @@ func TestMaskOutlivesALayerThatMakesTheBodyAnew(t *testing.T) {
 	var sent *http.Request
 	auth := authOver(roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		sent = req
-		return answer(200, "", ""), nil
+		return stubResponse(200, ""), nil
 	}))
 	signing := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		clone := req.Clone(req.Context())
@@ -106,7 +106,7 @@ func TestMutationOfALayerBelowIsMaskedWhereverItGoes(t *testing.T) {
 			inner := &ampauth.RetryTransport{
 				Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					masked = req.GetBody == nil && req.Body != nil
-					return answer(200, "", ""), nil
+					return stubResponse(200, ""), nil
 				}),
 				Classify: func(*http.Request) ampauth.Operation { return ampauth.MutatingOperation },
 			}
@@ -142,7 +142,7 @@ func TestMutationOfALayerBelowIsMaskedOnItsOwnAccount(t *testing.T) {
 	masked := false
 	inner := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		masked = req.Method == "POST" && req.GetBody == nil && req.Body != nil
-		return answer(200, "", ""), nil
+		return stubResponse(200, ""), nil
 	})}
 	outer := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		post, _ := http.NewRequestWithContext(req.Context(), "POST", "https://amp.test/api/assets/issue", strings.NewReader("{}"))

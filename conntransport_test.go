@@ -130,7 +130,7 @@ func TestDeadIdleConnectionDoesNotDisturbAMutation(t *testing.T) {
 }
 
 func TestUsersTransportIsKeptAsItIs(t *testing.T) {
-	url, base := stubBothProtocols(t, func(http.ResponseWriter, *http.Request) {})
+	url, base := stubHTTP2(t, func(http.ResponseWriter, *http.Request) {}, "h2", "http/1.1")
 	base.Protocols = new(http.Protocols)
 	base.Protocols.SetHTTP1(true)
 	base.Protocols.SetHTTP2(true)
@@ -223,7 +223,7 @@ func TestMutationsKeepTheUsersTLSConfiguration(t *testing.T) {
 // A scheme that the user registered is part of their transport as well.
 func TestMutationsKeepRegisteredProtocols(t *testing.T) {
 	base := stubPooled(t)
-	base.RegisterProtocol("amp", stubLayer(func(req *http.Request) (*http.Response, error) { return stubAnswer(200)(req) }))
+	base.RegisterProtocol("amp", roundTripFunc(func(req *http.Request) (*http.Response, error) { return stubAnswer(200)(req) }))
 	rt := &ampauth.RetryTransport{Base: base}
 	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
 		resp, err := rt.RoundTrip(stubRequestTo(t.Context(), "amp://api.test/", op, []byte("x")))
@@ -252,7 +252,7 @@ func TestMutationWhoseDialIsRefusedTwiceIsPerformedOnce(t *testing.T) {
 }
 
 func TestMutationsKeepTheUsersCheckOfTheConnection(t *testing.T) {
-	url, base := stubBothProtocols(t, func(http.ResponseWriter, *http.Request) { t.Error("the request was sent") })
+	url, base := stubHTTP2(t, func(http.ResponseWriter, *http.Request) { t.Error("the request was sent") }, "h2", "http/1.1")
 	no := errors.New("not this connection")
 	base.TLSClientConfig.VerifyConnection = func(tls.ConnectionState) error { return no }
 	rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -144,7 +143,7 @@ func (w *ampWorld) client(change ...func(*ampauth.Config)) *ampauth.Client {
 // over puts a layer of the test's own over the in-memory network.
 func (w *ampWorld) over(layer func(base http.RoundTripper, req *http.Request) (*http.Response, error)) func(*ampauth.Config) {
 	return func(cfg *ampauth.Config) {
-		cfg.HTTPClient = &http.Client{Transport: ampLayer(func(req *http.Request) (*http.Response, error) {
+		cfg.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			return layer(w.transport, req)
 		})}
 	}
@@ -207,30 +206,10 @@ func ampBubble(t *testing.T, cfg fakeamp.Config, test func(*testing.T, *ampWorld
 	})
 }
 
-// An ampLayer is somebody else's RoundTripper.
-type ampLayer func(*http.Request) (*http.Response, error)
-
-func (f ampLayer) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
 // ampReveal is the content of a secret, for comparison with what the fake knows.
 func ampReveal(s ampauth.Secret) (content string) {
 	_ = s.Expose(func(b []byte) error { content = string(b); return nil })
 	return content
-}
-
-// ampFailure is the *Error that err must be, of all these kinds.
-func ampFailure(t *testing.T, err error, kinds ...error) *ampauth.Error {
-	t.Helper()
-	e, ok := errors.AsType[*ampauth.Error](err)
-	if !ok {
-		t.Fatalf("error is %T (%v), want an *ampauth.Error", err, err)
-	}
-	for _, kind := range kinds {
-		if !errors.Is(err, kind) {
-			t.Errorf("error is not %q: %v", kind, err)
-		}
-	}
-	return e
 }
 
 // ampElapsed is how long f takes.
@@ -424,12 +403,7 @@ func get(t *testing.T, client interface {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(body)
+	return resp.StatusCode, stubText(t, resp)
 }
 
 const ampIssue = "POST /assets/issue"

@@ -31,22 +31,13 @@ func stubTLS(t *testing.T) (server tls.Certificate, client *tls.Config) {
 	return s.TLS.Certificates[0], &tls.Config{RootCAs: pool}
 }
 
-// stubBothProtocols is a server that prefers HTTP/2, and a transport that does too.
-func stubBothProtocols(t *testing.T, handler http.HandlerFunc) (url string, base *http.Transport) {
+// stubHTTP2 is a server of HTTP/2, or of these protocols in its order, and a transport
+// that prefers HTTP/2. One of HTTP/2 alone lets a client pass that offers HTTP/1.1
+// alone, without naming a protocol.
+func stubHTTP2(t *testing.T, handler http.HandlerFunc, protocols ...string) (url string, base *http.Transport) {
 	server := httptest.NewUnstartedServer(handler)
 	server.EnableHTTP2 = true
-	server.TLS = &tls.Config{NextProtos: []string{"h2", "http/1.1"}}
-	server.Config.ErrorLog = stubQuiet()
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	return server.URL, server.Client().Transport.(*http.Transport)
-}
-
-// stubHTTP2 is a server of HTTP/2, and a transport that speaks it. One that offers
-// HTTP/1.1 alone it lets pass without naming a protocol.
-func stubHTTP2(t *testing.T, handler http.HandlerFunc) (url string, base *http.Transport) {
-	server := httptest.NewUnstartedServer(handler)
-	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{NextProtos: protocols}
 	server.Config.ErrorLog = stubQuiet()
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -116,7 +107,7 @@ func (s *spy) note(r *http.Request) {
 func (s *spy) saw() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]string(nil), s.seen...)
+	return slices.Clone(s.seen)
 }
 
 // A redirector answers /STATUS/REST with that status and a redirect to /REST, and
@@ -146,12 +137,7 @@ func (r *redirector) newClient(t *testing.T, change func(*ampauth.Config)) *http
 		return r.Client().Transport.RoundTrip(req)
 	})}
 	change(&cfg)
-	client, err := ampauth.NewClient(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	return client.Client
+	return newTestClient(t, cfg).Client
 }
 
 func newRedirector(t *testing.T) *redirector {
@@ -188,7 +174,7 @@ var redirectClients = map[string]func(*testing.T, *redirector, func(*http.Reques
 // somebody has wrapped.
 func followsByItself(t *testing.T) http.RoundTripper {
 	client := &http.Client{Transport: stubPooled(t)}
-	return stubLayer(func(req *http.Request) (*http.Response, error) {
+	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		return client.Do(req)
 	})

@@ -84,11 +84,7 @@ func newMemoryStore() *memoryStore {
 // stored is the token that the store has for the fake's one user.
 func (w *ampWorld) stored(store ampauth.TokenStore) (ampauth.Token, bool) {
 	w.t.Helper()
-	key, err := ampauth.NewStoreKey(w.url+"/api", "issuer")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	token, err := store.Load(w.t.Context(), key)
+	token, err := store.Load(w.t.Context(), recordKeyOf(w.t, w.url+"/api", "issuer"))
 	return token, err == nil
 }
 
@@ -105,11 +101,7 @@ func (w *ampWorld) all(managers []*ampauth.TokenManager) {
 // holdLock takes the lock of the fake's one user, as a process that hangs.
 func (w *ampWorld) holdLock(store *memoryStore) (release func()) {
 	w.t.Helper()
-	key, err := ampauth.NewStoreKey(w.url+"/api", "issuer")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	release, err = store.Lock(w.t.Context(), key)
+	release, err := store.Lock(w.t.Context(), recordKeyOf(w.t, w.url+"/api", "issuer"))
 	if err != nil {
 		w.t.Fatal(err)
 	}

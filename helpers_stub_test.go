@@ -86,14 +86,6 @@ func stubResponse(status int, body string, header ...string) *http.Response {
 	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
 }
 
-// answer is a response as a server makes it.
-func answer(status int, contentType, body string) *http.Response {
-	return &http.Response{
-		StatusCode: status, Header: http.Header{"Content-Type": {contentType}},
-		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
-	}
-}
-
 func stubUse(req *http.Request) {
 	if req.Body != nil {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -241,11 +233,12 @@ func (e stubStreamError) As(target any) bool {
 	return true
 }
 
-type stubTimeout struct{}
+// stubNetError is a net.Error of somebody else's.
+type stubNetError struct{ timeout bool }
 
-func (stubTimeout) Error() string   { return "i/o timeout" }
-func (stubTimeout) Timeout() bool   { return true }
-func (stubTimeout) Temporary() bool { return true }
+func (e stubNetError) Error() string   { return "network" }
+func (e stubNetError) Timeout() bool   { return e.timeout }
+func (e stubNetError) Temporary() bool { return true }
 
 // stubVerdict is an error that says whether it is worth another attempt.
 type stubVerdict bool
@@ -271,6 +264,24 @@ func (b *stubBody) Close() error {
 
 func newStubBody(content string) *stubBody { return &stubBody{Reader: strings.NewReader(content)} }
 
+// A stubAwaited is a body whose first Close can be waited for: net/http may close a
+// body after the response has come.
+type stubAwaited struct {
+	stubBody
+	done chan struct{}
+	once sync.Once
+}
+
+func (b *stubAwaited) Close() error {
+	err := b.stubBody.Close()
+	b.once.Do(func() { close(b.done) })
+	return err
+}
+
+func newStubAwaited() *stubAwaited {
+	return &stubAwaited{stubBody: stubBody{Reader: strings.NewReader("x")}, done: make(chan struct{})}
+}
+
 type stubReader func([]byte) (int, error)
 
 func (f stubReader) Read(p []byte) (int, error) { return f(p) }
@@ -281,18 +292,14 @@ type untilDone struct{ ctx context.Context }
 func (b untilDone) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, context.Cause(b.ctx) }
 func (b untilDone) Close() error             { return nil }
 
-// roundTripFunc is somebody else's layer.
+// A roundTripFunc is somebody else's layer.
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-type stubLayer func(*http.Request) (*http.Response, error)
-
-func (f stubLayer) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
 // stubHeaderLayer is a layer of somebody else's: it copies the request.
 func stubHeaderLayer(base http.RoundTripper) http.RoundTripper {
-	return stubLayer(func(req *http.Request) (*http.Response, error) {
+	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		copied := req.Clone(req.Context())
 		copied.Header.Set("X-Layer", "1")
 		return base.RoundTrip(copied)
@@ -318,21 +325,19 @@ type sourceFunc func(context.Context) (ampauth.Token, error)
 
 func (f sourceFunc) Token(ctx context.Context) (ampauth.Token, error) { return f(ctx) }
 
-type stubSource func() (ampauth.Token, error)
-
-func (f stubSource) Token(context.Context) (ampauth.Token, error) { return f() }
-
 func stubNoToken(err error) ampauth.TokenSource {
-	return stubSource(func() (ampauth.Token, error) { return ampauth.Token{}, err })
+	return sourceFunc(func(context.Context) (ampauth.Token, error) { return ampauth.Token{}, err })
 }
 
 // renewSource has a token, and maybe another.
 type renewSource struct {
 	sourceFunc
-	renewed func() (ampauth.Token, error)
+	renewed func(context.Context) (ampauth.Token, error)
 }
 
-func (s renewSource) Renew(context.Context, ampauth.Token) (ampauth.Token, error) { return s.renewed() }
+func (s renewSource) Renew(ctx context.Context, _ ampauth.Token) (ampauth.Token, error) {
+	return s.renewed(ctx)
+}
 
 func oneToken(value string) (ampauth.Token, error) {
 	return ampauth.Token{Value: ampauth.SecretFromString(value)}, nil
@@ -341,7 +346,7 @@ func oneToken(value string) (ampauth.Token, error) {
 func tokenThatIsRenewed() renewSource {
 	return renewSource{
 		func(context.Context) (ampauth.Token, error) { return oneToken("old") },
-		func() (ampauth.Token, error) { return oneToken("new") },
+		func(context.Context) (ampauth.Token, error) { return oneToken("new") },
 	}
 }
 
@@ -382,9 +387,6 @@ func authOver(base http.RoundTripper) *ampauth.AuthTransport {
 	return &ampauth.AuthTransport{Base: base, Source: static("0123456789abcdef0123456789abcdef01234567"), Origin: "https://amp.test"}
 }
 
-// The budgets of allocations. They are of the middleware alone: what a request
-// costs over a static transport is subtracted.
-
 // staticTransport answers without doing anything, like the network of a benchmark.
 type staticTransport struct{ resp http.Response }
 
@@ -422,12 +424,17 @@ func stubRequestTo(ctx context.Context, url string, op ampauth.Operation, body a
 	return req
 }
 
-// stubError is the *Error that err must be.
-func stubError(t *testing.T, err error) *ampauth.Error {
+// stubError is the *Error that err must be, of all these kinds.
+func stubError(t *testing.T, err error, kinds ...error) *ampauth.Error {
 	t.Helper()
 	e, ok := errors.AsType[*ampauth.Error](err)
 	if !ok {
 		t.Fatalf("error is %T (%v), want an *ampauth.Error", err, err)
+	}
+	for _, kind := range kinds {
+		if !errors.Is(err, kind) {
+			t.Errorf("error is not %q: %v", kind, err)
+		}
 	}
 	return e
 }

@@ -1,20 +1,8 @@
 package ampauth_test
 
 import (
-	"net/url"
-	"testing"
-
 	"github.com/ampauth/ampauth"
 )
-
-func mustURL(t *testing.T, raw string) *url.URL {
-	t.Helper()
-	u, err := url.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
 
 // faults returns the errors that err joins.
 func faults(err error) []error {

@@ -1,7 +1,6 @@
 package ampauth_test
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -44,22 +43,7 @@ func leftGoroutines(before int) string {
 
 // A capture keeps what is written to stdout, stderr and the default loggers, and
 // shows it all the same.
-type capture struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (c *capture) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.text.Write(p)
-}
-
-func (c *capture) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.text.String()
-}
+type capture struct{ ampLog }
 
 // start captures until release is called.
 func (c *capture) start() (release func()) {

@@ -17,7 +17,7 @@ func TestClearDuringALoginIsNotUndone(t *testing.T) {
 		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: time.Second})
 		m := w.manager()
 		_, err := m.Token(ampWithin(t, 200*time.Millisecond))
-		ampFailure(t, err, context.DeadlineExceeded)
+		stubError(t, err, context.DeadlineExceeded)
 		time.Sleep(100 * time.Millisecond)
 		_ = m.Clear(t.Context())
 		time.Sleep(time.Second)

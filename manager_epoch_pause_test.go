@@ -32,7 +32,7 @@ func TestLongRetryAfterPausesLogins(t *testing.T) {
 				m := w.manager(func(c *ampauth.Config) { c.Retry = test.retry })
 				took := ampElapsed(func() {
 					_, err := m.Token(t.Context())
-					if e := ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrRateLimited); e.StatusCode != 429 || e.RetryAfter < test.pause {
+					if e := stubError(t, err, ampauth.ErrObtainFailed, ampauth.ErrRateLimited); e.StatusCode != 429 || e.RetryAfter < test.pause {
 						t.Errorf("error is %+v", e)
 					}
 				})
@@ -42,7 +42,7 @@ func TestLongRetryAfterPausesLogins(t *testing.T) {
 				time.Sleep(test.pause - time.Second)
 				took = ampElapsed(func() {
 					_, err := m.Token(t.Context())
-					e := ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrRateLimited)
+					e := stubError(t, err, ampauth.ErrObtainFailed, ampauth.ErrRateLimited)
 					if e.Outcome != ampauth.NotSent || e.Attempts != 0 || e.RetryAfter < time.Second || e.RetryAfter > time.Second+time.Millisecond {
 						t.Errorf("error is %+v", e)
 					}
@@ -69,7 +69,7 @@ func TestRefusedCredentialsAreFinalAndPauseLogins(t *testing.T) {
 				for _, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
 					pause *= time.Second
 					_, err := m.Token(t.Context())
-					e := ampFailure(t, err, ampauth.ErrObtainFailed)
+					e := stubError(t, err, ampauth.ErrObtainFailed)
 					if e.StatusCode != status || e.Attempts != 1 || e.Outcome != ampauth.Answered {
 						t.Errorf("error is %+v", e)
 					}
@@ -78,7 +78,7 @@ func TestRefusedCredentialsAreFinalAndPauseLogins(t *testing.T) {
 					for _, left := range []time.Duration{pause, pause / 2, 1} {
 						time.Sleep(time.Until(w.requests(ampObtain)[sent-1].at.Add(pause - left)))
 						took := ampElapsed(func() { _, err = m.Token(t.Context()) })
-						e := ampFailure(t, err, ampauth.ErrObtainFailed)
+						e := stubError(t, err, ampauth.ErrObtainFailed)
 						if took != 0 || e.Outcome != ampauth.NotSent || e.Attempts != 0 || e.RetryAfter < left || e.RetryAfter > left+time.Millisecond {
 							t.Errorf("%v before the end of a pause of %v: after %v %+v", left, pause, took, e)
 						}
@@ -120,7 +120,7 @@ func TestRefusedCredentialsAreToldFromAProxysRefusal(t *testing.T) {
 					w.answerText(ampObtain, status, test.body, "Content-Type", test.contentType)
 					m := w.manager()
 					_, err := m.Token(t.Context())
-					e := ampFailure(t, err, ampauth.ErrObtainFailed)
+					e := stubError(t, err, ampauth.ErrObtainFailed)
 					if e.Kind != ampauth.ErrObtainFailed || e.StatusCode != status || errors.Is(err, ampauth.ErrCredentialsRefused) != test.refused {
 						t.Errorf("error is %+v", e)
 					}
@@ -146,7 +146,7 @@ func TestPauseTellsThatTheCredentialsWereRefused(t *testing.T) {
 		m := w.manager()
 		for range 2 {
 			_, err := m.Token(t.Context())
-			ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrCredentialsRefused)
+			stubError(t, err, ampauth.ErrObtainFailed, ampauth.ErrCredentialsRefused)
 		}
 		w.wantSent(1, 0)
 	})
@@ -161,14 +161,14 @@ func TestRefusalOfAProxyThatComesAgainPausesLogins(t *testing.T) {
 		for _, pause := range []time.Duration{0, 1, 2, 4, 8, 16, 32, 60, 60} {
 			pause *= time.Second
 			_, err := m.Token(t.Context())
-			if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Attempts != 1 || errors.Is(err, ampauth.ErrCredentialsRefused) {
+			if e := stubError(t, err, ampauth.ErrObtainFailed); e.Attempts != 1 || errors.Is(err, ampauth.ErrCredentialsRefused) {
 				t.Errorf("error is %+v", e)
 			}
 			sent++
 			if pause > 0 {
 				time.Sleep(pause - 1)
 				_, err := m.Token(t.Context())
-				if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.NotSent || e.Attempts != 0 {
+				if e := stubError(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.NotSent || e.Attempts != 0 {
 					t.Errorf("just before the end of a pause of %v: %+v", pause, e)
 				}
 				time.Sleep(time.Nanosecond)
@@ -180,7 +180,7 @@ func TestRefusalOfAProxyThatComesAgainPausesLogins(t *testing.T) {
 		w.token(m)
 		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 403, HTML: true})
 		_, err := m.Obtain(t.Context())
-		ampFailure(t, err, ampauth.ErrObtainFailed)
+		stubError(t, err, ampauth.ErrObtainFailed)
 		if _, err := m.Obtain(t.Context()); err != nil {
 			t.Errorf("after a success the first is no reason for a pause: %v", err)
 		}
@@ -195,7 +195,7 @@ func TestRefusalOfARefreshByAProxyPausesNoLogin(t *testing.T) {
 		for range 3 {
 			w.Inject(fakeamp.Fault{Route: ampRefresh, Status: 403, HTML: true}, fakeamp.Fault{Route: ampObtain, Status: 500})
 			_, err := m.Refresh(t.Context())
-			ampFailure(t, err, ampauth.ErrObtainFailed)
+			stubError(t, err, ampauth.ErrObtainFailed)
 		}
 		w.wantSent(4, 3)
 		if _, err := m.Obtain(t.Context()); err != nil {
@@ -218,11 +218,11 @@ func TestPauseAfterRefusedCredentialsEnds(t *testing.T) {
 				w.SetPassword("issuer", "another password")
 				for _, pause := range []time.Duration{time.Second, 2 * time.Second} {
 					_, err := m.Token(t.Context())
-					ampFailure(t, err, ampauth.ErrObtainFailed)
+					stubError(t, err, ampauth.ErrObtainFailed)
 					time.Sleep(pause)
 				}
 				_, err := m.Token(t.Context())
-				ampFailure(t, err, ampauth.ErrObtainFailed)
+				stubError(t, err, ampauth.ErrObtainFailed)
 				w.wantSent(3, 0)
 				w.SetPassword("issuer", ampPassword)
 				if _, err = m.Obtain(t.Context()); err == nil {
@@ -244,9 +244,9 @@ func TestPauseAfterRefusedCredentialsEnds(t *testing.T) {
 				// The next refusal begins with a short pause again.
 				w.SetPassword("issuer", "another password")
 				_, err = m.Obtain(t.Context())
-				ampFailure(t, err, ampauth.ErrObtainFailed)
+				stubError(t, err, ampauth.ErrObtainFailed)
 				_, err = m.Obtain(t.Context())
-				if e := ampFailure(t, err); e.RetryAfter < time.Second || e.RetryAfter > time.Second+time.Millisecond {
+				if e := stubError(t, err); e.RetryAfter < time.Second || e.RetryAfter > time.Second+time.Millisecond {
 					t.Errorf("the new pause is %v, want 1s", e.RetryAfter)
 				}
 			})
@@ -260,13 +260,13 @@ func TestSuccessfulLoginForgetsEarlierRefusals(t *testing.T) {
 		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 400, Times: 2})
 		for range 2 {
 			_, err := m.Token(t.Context())
-			ampFailure(t, err, ampauth.ErrObtainFailed)
+			stubError(t, err, ampauth.ErrObtainFailed)
 			time.Sleep(2 * time.Second)
 		}
 		w.token(m)
 		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 400})
 		_, err := m.Obtain(t.Context())
-		ampFailure(t, err, ampauth.ErrObtainFailed)
+		stubError(t, err, ampauth.ErrObtainFailed)
 		time.Sleep(time.Second)
 		if _, err := m.Obtain(t.Context()); err != nil {
 			t.Errorf("after a pause of a second: %v", err)
@@ -285,7 +285,7 @@ func TestRefusedRefreshIsNotTakenForRefusedCredentials(t *testing.T) {
 			fakeamp.Fault{Route: ampObtain, Status: 500, Times: 3},
 		)
 		_, err := m.Refresh(t.Context())
-		if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.StatusCode != 500 {
+		if e := stubError(t, err, ampauth.ErrObtainFailed); e.StatusCode != 500 {
 			t.Errorf("error is %+v", e)
 		}
 		synctest.Wait()

@@ -59,9 +59,9 @@ func TestRefusedTokenIsNotServedAgain(t *testing.T) {
 		w.Revoke("issuer")
 		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 500, Times: -1})
 		_, err := m.Renew(t.Context(), old)
-		ampFailure(t, err, ampauth.ErrObtainFailed)
+		stubError(t, err, ampauth.ErrObtainFailed)
 		_, err = m.Token(t.Context())
-		ampFailure(t, err, ampauth.ErrObtainFailed)
+		stubError(t, err, ampauth.ErrObtainFailed)
 		w.ClearFaults()
 		if got := w.token(m); got.Value.Equal(old.Value) {
 			t.Error("the refused token is served")
@@ -83,7 +83,7 @@ func TestServerThatRefusesEveryTokenCostsAConstantNumberOfLogins(t *testing.T) {
 					if err == nil {
 						continue
 					}
-					e := ampFailure(t, err, ampauth.ErrObtainFailed)
+					e := stubError(t, err, ampauth.ErrObtainFailed)
 					if e.Outcome != ampauth.Rejected || e.RetryAfter <= 0 || e.RetryAfter > 5*time.Second {
 						t.Fatalf("error is %+v", e)
 					}
@@ -114,7 +114,7 @@ func TestAnotherLoginIsAllowedAfterTheHoldOff(t *testing.T) {
 					for _, left := range []time.Duration{hold, hold / 2, 1} {
 						time.Sleep(time.Until(at.Add(hold - left)))
 						_, err := m.Renew(t.Context(), w.token(m))
-						if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.Rejected || e.RetryAfter != left {
+						if e := stubError(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.Rejected || e.RetryAfter != left {
 							t.Errorf("%v before the end of %v: %+v", left, hold, e)
 						}
 					}
@@ -145,7 +145,7 @@ func TestHoldOffEndsWhenTheUserSaysSo(t *testing.T) {
 				m := w.manager()
 				for range 10 {
 					_, err := m.Renew(t.Context(), w.token(m))
-					ampFailure(t, err, ampauth.ErrObtainFailed)
+					stubError(t, err, ampauth.ErrObtainFailed)
 				}
 				if err := end(m); err != nil {
 					t.Fatal(err)

@@ -50,7 +50,7 @@ func TestFlightThatWaitedForTheLockDoesNotTouchTheTokenOfAnotherUser(t *testing.
 func TestRefusalOfAnotherUsersTokenIsNoRenewal(t *testing.T) {
 	wantOtherUser := func(t *testing.T, err error) {
 		t.Helper()
-		e := ampFailure(t, err, ampauth.ErrObtainFailed)
+		e := stubError(t, err, ampauth.ErrObtainFailed)
 		if e.Outcome != ampauth.Rejected || !strings.Contains(err.Error(), "another user's by now") {
 			t.Errorf("%+v", e)
 		}
@@ -107,7 +107,7 @@ func TestRefusalOfAnotherUsersTokenIsNoRenewal(t *testing.T) {
 	t.Run("nobody waits", func(t *testing.T) {
 		ampBubble(t, ampTwoUsers, func(t *testing.T, w *ampWorld) {
 			m := w.manager()
-			auth := &ampauth.AuthTransport{Source: m, Base: ampLayer(func(req *http.Request) (*http.Response, error) {
+			auth := &ampauth.AuthTransport{Source: m, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				_ = m.SetCredentials(ampUser("other"))
 				return w.transport.RoundTrip(req)
 			})}
@@ -224,7 +224,7 @@ func TestAttemptsOfOneCallAreSentAsOneUser(t *testing.T) {
 		login := new(userServer)
 		var mu sync.Mutex
 		seen := make(map[string][]string) // users by the name of the call
-		base := ampLayer(func(req *http.Request) (*http.Response, error) {
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if strings.HasSuffix(req.URL.Path, "obtain_token") {
 				return login.RoundTrip(req)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -33,7 +34,7 @@ func TestLayerThatDiesIsOneClearErrorForAllWhoWait(t *testing.T) {
 				var log ampLog
 				m := w.manager(log.into, w.over(ampDying(1, die)))
 				for _, r := range ampCalls(20, func() (ampauth.Token, error) { return m.Token(t.Context()) }) {
-					ampFailure(t, r.err, ampauth.ErrObtainFailed)
+					stubError(t, r.err, ampauth.ErrObtainFailed)
 					if r.after != time.Second {
 						t.Errorf("a waiter was told after %v", r.after)
 					}
@@ -55,12 +56,6 @@ func TestLayerThatDiesIsOneClearErrorForAllWhoWait(t *testing.T) {
 	}
 }
 
-// An ampPanickingBody is somebody else's body that panics when it is read.
-type ampPanickingBody struct{}
-
-func (ampPanickingBody) Read([]byte) (int, error) { panic("canary-of-a-panic") }
-func (ampPanickingBody) Close() error             { return nil }
-
 // TestBodyThatPanicsIsAnErrorOfTheLogin runs itself as a process for each status,
 // since a panic on a goroutine of the library would end it.
 func TestBodyThatPanicsIsAnErrorOfTheLogin(t *testing.T) {
@@ -69,9 +64,10 @@ func TestBodyThatPanicsIsAnErrorOfTheLogin(t *testing.T) {
 		m, err := ampauth.NewTokenManager(ampauth.Config{
 			BaseURL:     "https://amp.test/api",
 			Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)},
-			HTTPClient: &http.Client{Transport: ampLayer(func(req *http.Request) (*http.Response, error) {
+			HTTPClient: &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				_ = req.Body.Close()
-				return &http.Response{StatusCode: status, Header: http.Header{}, Body: ampPanickingBody{}}, nil
+				body := io.NopCloser(stubReader(func([]byte) (int, error) { panic("canary-of-a-panic") }))
+				return &http.Response{StatusCode: status, Header: http.Header{}, Body: body}, nil
 			})},
 		})
 		if err != nil {
@@ -79,7 +75,7 @@ func TestBodyThatPanicsIsAnErrorOfTheLogin(t *testing.T) {
 		}
 		defer m.Close()
 		_, err = m.Token(t.Context())
-		ampFailure(t, err, ampauth.ErrObtainFailed)
+		stubError(t, err, ampauth.ErrObtainFailed)
 		return
 	}
 	for _, status := range []int{200, 404} {
@@ -150,7 +146,7 @@ func TestCloseEndsALoginAndWaitsForIt(t *testing.T) {
 					t.Errorf("%d requests are under way after Close", n)
 				}
 				r := <-waiter
-				ampFailure(t, r.err, ampauth.ErrClosed)
+				stubError(t, r.err, ampauth.ErrClosed)
 				if r.after > 1100*time.Millisecond {
 					t.Errorf("the waiter left after %v", r.after)
 				}
@@ -168,7 +164,7 @@ func TestCloseEndsTheWaitBetweenAttempts(t *testing.T) {
 			t.Errorf("Close took %v", took)
 		}
 		r := <-waiter
-		ampFailure(t, r.err, ampauth.ErrClosed)
+		stubError(t, r.err, ampauth.ErrClosed)
 		w.wantSent(1, 0)
 	})
 }
@@ -189,14 +185,14 @@ func TestClosedManagerHasNoToken(t *testing.T) {
 			t.Error("Info has a token")
 		}
 		err := m.SetCredentials(ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)})
-		ampFailure(t, err, ampauth.ErrClosed)
+		stubError(t, err, ampauth.ErrClosed)
 		_ = m.Clear(t.Context())
 		for name, call := range map[string]func(context.Context) (ampauth.Token, error){
 			"Token": m.Token, "Obtain": m.Obtain, "Refresh": m.Refresh, "ForceRefresh": m.ForceRefresh,
 			"Renew": func(ctx context.Context) (ampauth.Token, error) { return m.Renew(ctx, token) },
 		} {
 			_, err := call(t.Context())
-			e := ampFailure(t, err, ampauth.ErrClosed)
+			e := stubError(t, err, ampauth.ErrClosed)
 			if e.Outcome != ampauth.NotSent {
 				t.Errorf("%s: Outcome = %v", name, e.Outcome)
 			}

@@ -56,7 +56,7 @@ func TestFailingLoginIsSharedByAllWhoWait(t *testing.T) {
 		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 404, Delay: 50 * time.Millisecond})
 		m := w.manager()
 		for _, r := range ampCalls(40, func() (ampauth.Token, error) { return m.Token(t.Context()) }) {
-			if e := ampFailure(t, r.err, ampauth.ErrObtainFailed); e.StatusCode != 404 || r.after != 50*time.Millisecond {
+			if e := stubError(t, r.err, ampauth.ErrObtainFailed); e.StatusCode != 404 || r.after != 50*time.Millisecond {
 				t.Errorf("after %v: %v", r.after, r.err)
 			}
 		}
@@ -79,7 +79,7 @@ func TestWaiterLeavesAtItsOwnDeadline(t *testing.T) {
 			if took := ampElapsed(func() { _, err = call(ctx) }); took != 50*time.Millisecond {
 				t.Errorf("%s took %v, want 50ms", name, took)
 			}
-			if e := ampFailure(t, err, ampauth.ErrObtainFailed, context.DeadlineExceeded); e.Outcome != ampauth.NotSent || !e.Timeout() {
+			if e := stubError(t, err, ampauth.ErrObtainFailed, context.DeadlineExceeded); e.Outcome != ampauth.NotSent || !e.Timeout() {
 				t.Errorf("%s: error is %+v", name, e)
 			}
 		}
@@ -117,7 +117,7 @@ func TestCallerWhoHasLeftStartsNoLogin(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := m.Token(ctx)
-		ampFailure(t, err, ampauth.ErrObtainFailed, context.Canceled)
+		stubError(t, err, ampauth.ErrObtainFailed, context.Canceled)
 		w.wantSent(0, 0)
 	})
 }
@@ -218,7 +218,7 @@ func TestWrongPasswordCostsOneLoginWhateverIsCalled(t *testing.T) {
 		}
 		for _, r := range results {
 			r := <-r
-			ampFailure(t, r.err, ampauth.ErrObtainFailed, ampauth.ErrCredentialsRefused)
+			stubError(t, r.err, ampauth.ErrObtainFailed, ampauth.ErrCredentialsRefused)
 		}
 		w.wantSent(1, 0)
 	})
@@ -231,7 +231,7 @@ func TestLoginThatNobodyWaitsForAnyMoreIsNotBegun(t *testing.T) {
 		token := ampStart(func() (ampauth.Token, error) { return m.Token(t.Context()) })
 		for range 50 {
 			_, err := m.Obtain(ampWithin(t, 10*time.Millisecond))
-			ampFailure(t, err, context.DeadlineExceeded)
+			stubError(t, err, context.DeadlineExceeded)
 		}
 		if r := <-token; r.err != nil {
 			t.Error(r.err)
@@ -257,7 +257,7 @@ func TestClearsAndShortDeadlinesNeverMakeTwoLoginsAtOnce(t *testing.T) {
 				m := w.manager(w.over(busy.layer), func(c *ampauth.Config) { c.Retry.Timeout = 2 * time.Minute })
 				for n := range 50 {
 					_, err := m.Token(ampWithin(t, 10*time.Millisecond))
-					ampFailure(t, err, context.DeadlineExceeded)
+					stubError(t, err, context.DeadlineExceeded)
 					end(m, n)
 				}
 				synctest.Wait()

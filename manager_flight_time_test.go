@@ -89,7 +89,7 @@ func TestBaseThatIgnoresItsContextHoldsNobodyPastTheLoginsTime(t *testing.T) {
 				}
 				for _, r := range results {
 					r := <-r
-					e := ampFailure(t, r.err, ampauth.ErrObtainFailed, ampauth.ErrTimeout, context.DeadlineExceeded)
+					e := stubError(t, r.err, ampauth.ErrObtainFailed, ampauth.ErrTimeout, context.DeadlineExceeded)
 					if r.after != test.limit || e.Limit != test.limit || !e.Timeout() {
 						t.Errorf("after %v, want %v: %+v", r.after, test.limit, e)
 					}
@@ -116,7 +116,7 @@ func TestCloseWaitsForALoginNoLongerThanItsTime(t *testing.T) {
 			t.Errorf("Close took %v", took)
 		}
 		r := <-waiter
-		ampFailure(t, r.err, ampauth.ErrClosed)
+		stubError(t, r.err, ampauth.ErrClosed)
 		if r.after != 10*time.Second {
 			t.Errorf("the waiter left after %v", r.after)
 		}
@@ -173,7 +173,7 @@ func TestLayerBelowMayCallTheManager(t *testing.T) {
 				}))
 				_, err := m.Token(t.Context())
 				if name == "Close" {
-					ampFailure(t, err, ampauth.ErrClosed)
+					stubError(t, err, ampauth.ErrClosed)
 				} else if err != nil {
 					t.Error(err)
 				}
@@ -237,7 +237,7 @@ func TestStalledLoginEndsByItsOwnDeadline(t *testing.T) {
 				m := w.manager(func(c *ampauth.Config) { c.Retry = test.retry })
 				var err error
 				took := ampElapsed(func() { _, err = m.Token(t.Context()) })
-				e := ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrTimeout, context.DeadlineExceeded)
+				e := stubError(t, err, ampauth.ErrObtainFailed, ampauth.ErrTimeout, context.DeadlineExceeded)
 				if took != test.limit || e.Limit != test.limit || e.Attempts != 1 || !e.Timeout() {
 					t.Errorf("took %v, want %v: %+v", took, test.limit, e)
 				}

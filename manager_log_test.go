@@ -134,7 +134,7 @@ func TestWithoutALoggerNothingIsWritten(t *testing.T) {
 			_, _ = m.Refresh(t.Context())
 		}
 		_, err := m.Obtain(t.Context())
-		ampFailure(t, err, ampauth.ErrObtainFailed)
+		stubError(t, err, ampauth.ErrObtainFailed)
 	})
 }
 

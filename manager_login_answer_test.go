@@ -52,7 +52,7 @@ func TestUnusableAnswerIsOneClearError(t *testing.T) {
 				var log ampLog
 				m := w.manager(log.into)
 				_, err := m.Token(t.Context())
-				e := ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrSerialization)
+				e := stubError(t, err, ampauth.ErrObtainFailed, ampauth.ErrSerialization)
 				if e.Op != "obtain" || e.StatusCode != 200 || e.Attempts != 1 || e.Outcome != ampauth.Answered {
 					t.Errorf("error is %+v", e)
 				}
@@ -126,7 +126,7 @@ func TestEndlessAnswerIsReadInBounds(t *testing.T) {
 					return resp, err
 				}))
 				_, err := m.Token(t.Context())
-				ampFailure(t, err, ampauth.ErrObtainFailed)
+				stubError(t, err, ampauth.ErrObtainFailed)
 				if n := read.Load(); n > 64<<10+1 {
 					t.Errorf("%d bytes were read", n)
 				}
@@ -190,7 +190,7 @@ func TestCutAnswerIsAnUnexpectedEnd(t *testing.T) {
 	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 		w.Inject(fakeamp.Fault{Route: ampObtain, Do: fakeamp.CutBody, Times: -1})
 		_, err := w.manager().Token(t.Context())
-		ampFailure(t, err, ampauth.ErrObtainFailed, io.ErrUnexpectedEOF)
+		stubError(t, err, ampauth.ErrObtainFailed, io.ErrUnexpectedEOF)
 		if errors.Is(err, ampauth.ErrSerialization) {
 			t.Errorf("a broken connection is taken for a broken answer: %v", err)
 		}

@@ -55,7 +55,7 @@ func TestTransientFailuresOfTheLoginAreTriedAgain(t *testing.T) {
 				w.Inject(fault)
 				m := w.manager(func(c *ampauth.Config) { c.Retry = retry })
 				_, err := m.Token(t.Context())
-				e := ampFailure(t, err, ampauth.ErrObtainFailed)
+				e := stubError(t, err, ampauth.ErrObtainFailed)
 				if e.Attempts != 4 {
 					t.Errorf("Attempts = %d, want 4: %v", e.Attempts, err)
 				}
@@ -85,7 +85,7 @@ func TestNetworkThatRefusesConnectionsIsTriedAgain(t *testing.T) {
 		w.transport.CloseIdleConnections()
 		w.listener.Refuse(3)
 		_, err := m.Token(t.Context())
-		if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Attempts != 3 || e.Outcome != ampauth.NotSent {
+		if e := stubError(t, err, ampauth.ErrObtainFailed); e.Attempts != 3 || e.Outcome != ampauth.NotSent {
 			t.Errorf("error is %+v", e)
 		}
 	})
@@ -164,7 +164,7 @@ func TestOtherFailuresOfTheLoginAreFinal(t *testing.T) {
 				m := w.manager()
 				took := ampElapsed(func() {
 					_, err := m.Token(t.Context())
-					if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.StatusCode != status || e.Attempts != 1 || e.Outcome != ampauth.Answered {
+					if e := stubError(t, err, ampauth.ErrObtainFailed); e.StatusCode != status || e.Attempts != 1 || e.Outcome != ampauth.Answered {
 						t.Errorf("error is %+v", e)
 					}
 				})
@@ -200,7 +200,7 @@ func TestUntrustedCertificateIsFinal(t *testing.T) {
 	}
 	defer m.Close()
 	_, err = m.Token(t.Context())
-	if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Attempts != 1 || e.Outcome != ampauth.NotSent {
+	if e := stubError(t, err, ampauth.ErrObtainFailed); e.Attempts != 1 || e.Outcome != ampauth.NotSent {
 		t.Errorf("error is %+v", e)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
@@ -219,7 +219,7 @@ func TestLoginThatTimesOutSaysAfterWhatTime(t *testing.T) {
 				m := w.manager(func(c *ampauth.Config) { c.Retry.MaxAttempts, c.Retry.Timeout = 1, 7*time.Second })
 				took := ampElapsed(func() {
 					_, err := m.Token(t.Context())
-					e := ampFailure(t, err, ampauth.ErrObtainFailed, ampauth.ErrTimeout, context.DeadlineExceeded)
+					e := stubError(t, err, ampauth.ErrObtainFailed, ampauth.ErrTimeout, context.DeadlineExceeded)
 					if !e.Timeout() || e.Limit != 7*time.Second || e.Attempts != 1 {
 						t.Errorf("Timeout() = %v, Limit = %v, Attempts = %d", e.Timeout(), e.Limit, e.Attempts)
 					}
@@ -264,7 +264,7 @@ func TestErrorsOfTheLoginReadWell(t *testing.T) {
 				if test.twice {
 					_, err = m.Obtain(t.Context())
 				}
-				ampFailure(t, err, ampauth.ErrObtainFailed)
+				stubError(t, err, ampauth.ErrObtainFailed)
 				text := err.Error()
 				if !strings.HasPrefix(text, "ampauth: ") || strings.Count(text, "ampauth: ") != 1 {
 					t.Errorf("the prefix is not there once: %s", text)

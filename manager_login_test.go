@@ -136,7 +136,7 @@ func TestLoginNeverFollowsARedirect(t *testing.T) {
 					w.answerText(ampObtain, status, `{"token":"from-a-redirect"}`, "Location", target)
 					m := w.manager()
 					_, err := m.Token(t.Context())
-					e := ampFailure(t, err, ampauth.ErrObtainFailed)
+					e := stubError(t, err, ampauth.ErrObtainFailed)
 					if e.StatusCode != status || e.Outcome != ampauth.Answered {
 						t.Errorf("status %d, outcome %v", e.StatusCode, e.Outcome)
 					}

@@ -166,7 +166,7 @@ func TestTokenThatEndsInAnOutageIsAnError(t *testing.T) {
 		w.Inject(fakeamp.Fault{Status: 500, Times: -1})
 		ampServesStale(t, w, m, first, 5*time.Minute, time.Second)
 		_, err := m.Token(t.Context())
-		ampFailure(t, err, ampauth.ErrObtainFailed)
+		stubError(t, err, ampauth.ErrObtainFailed)
 		if !first.IsExpired() {
 			t.Error("the token has not ended yet")
 		}

@@ -22,7 +22,7 @@ func TestRedirectOfWhatHasNoHostOrNoRequestIsNotFollowed(t *testing.T) {
 	}))
 	defer server.Close()
 	local := new(http.Transport)
-	local.RegisterProtocol("local", stubLayer(func(req *http.Request) (*http.Response, error) {
+	local.RegisterProtocol("local", roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		there := req.Clone(req.Context())
 		there.URL.Scheme, there.URL.Host = "http", strings.TrimPrefix(server.URL, "http://")
 		resp, err := server.Client().Transport.RoundTrip(there)
@@ -34,14 +34,14 @@ func TestRedirectOfWhatHasNoHostOrNoRequestIsNotFollowed(t *testing.T) {
 	for name, client := range map[string]*http.Client{
 		"no host, with CheckRedirect": {Transport: &ampauth.RetryTransport{Base: local}, CheckRedirect: ampauth.CheckRedirect},
 		"no host, without":            {Transport: &ampauth.RetryTransport{Base: local}},
-		"a layer that makes the response anew": {Transport: stubLayer(func(req *http.Request) (*http.Response, error) {
+		"a layer that makes the response anew": {Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := (&ampauth.RetryTransport{Base: server.Client().Transport}).RoundTrip(req)
 			if err == nil {
 				resp = &http.Response{Status: resp.Status, StatusCode: resp.StatusCode, Header: resp.Header, Body: resp.Body}
 			}
 			return resp, err
 		})},
-		"one that makes the body anew as well": {Transport: stubLayer(func(req *http.Request) (*http.Response, error) {
+		"one that makes the body anew as well": {Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := (&ampauth.RetryTransport{Base: server.Client().Transport}).RoundTrip(req)
 			if err == nil {
 				_ = resp.Body.Close()

@@ -288,7 +288,7 @@ func TestStackWithoutCheckRedirectEndsInAnError(t *testing.T) {
 	} {
 		server := newRedirector(t)
 		var closed atomic.Int32
-		client := &http.Client{Transport: stubLayer(func(req *http.Request) (*http.Response, error) {
+		client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if req.Response != nil && req.Body != nil {
 				body := newStubBody("x")
 				req = req.Clone(req.Context())

@@ -114,7 +114,7 @@ func TestCallerWhoLeavesDuringTheRenewalIsLetGo(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		refusal := &stubBody{Reader: strings.NewReader(strings.Repeat("x", 1<<20))}
 		source := tokenThatIsRenewed()
-		source.renewed = func() (ampauth.Token, error) { cancel(); return ampauth.Token{}, ctx.Err() }
+		source.renewed = func(context.Context) (ampauth.Token, error) { cancel(); return ampauth.Token{}, ctx.Err() }
 		base := stubScript(func(req *http.Request) (*http.Response, error) {
 			stubAnswered(req)
 			return &http.Response{StatusCode: 401, Header: http.Header{}, ContentLength: -1, Body: refusal}, nil
@@ -149,7 +149,7 @@ func TestCallerWhoLeavesAfterTheClockLearnsItOfHimself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		slow := stubLayer(func(req *http.Request) (*http.Response, error) {
+		slow := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			<-req.Context().Done()
 			cancel() // while the layer is slow to end
 			return nil, context.Cause(req.Context())

@@ -55,7 +55,7 @@ func TestRefusedTokenIsRenewedEvenIfTheBodyCannotBeSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		renewals := 0
 		source := tokenThatIsRenewed()
-		source.renewed = func() (ampauth.Token, error) { renewals++; return oneToken("new") }
+		source.renewed = func(context.Context) (ampauth.Token, error) { renewals++; return oneToken("new") }
 		base := stubScript(stubAnswer(401))
 		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}}
 		status := stubStatus(t, rt, stubRequest(t.Context(), ampauth.MutatingOperation, newStubBody("x")))
@@ -70,7 +70,7 @@ func TestShortRefusalIsClosedBeforeTheRenewal(t *testing.T) {
 	for _, works := range []bool{true, false} {
 		refusal := newStubBody("no")
 		source := tokenThatIsRenewed()
-		source.renewed = func() (ampauth.Token, error) {
+		source.renewed = func(context.Context) (ampauth.Token, error) {
 			if n := refusal.closed.Load(); n != 1 {
 				t.Errorf("the refusal was closed %d times before the renewal, want once", n)
 			}
@@ -91,9 +91,9 @@ func TestShortRefusalIsClosedBeforeTheRenewal(t *testing.T) {
 }
 
 func TestRenewalWithoutAnUsableTokenIsNoReplay(t *testing.T) {
-	for name, renewed := range map[string]func() (ampauth.Token, error){
-		"the same token": func() (ampauth.Token, error) { return oneToken("old") },
-		"an ended token": func() (ampauth.Token, error) {
+	for name, renewed := range map[string]sourceFunc{
+		"the same token": func(context.Context) (ampauth.Token, error) { return oneToken("old") },
+		"an ended token": func(context.Context) (ampauth.Token, error) {
 			token, err := oneToken("new")
 			token.ExpiresAt = time.Now().Add(-time.Hour)
 			return token, err
@@ -119,7 +119,7 @@ func TestRefusalIsNotLostToAGateThatShutsDuringTheRenewal(t *testing.T) {
 		base := stubScript(stubAnswer(401), stubAnswer(429, "Retry-After", "30"), stubAnswer(200))
 		source := tokenThatIsRenewed()
 		rt := &ampauth.RetryTransport{}
-		source.renewed = func() (ampauth.Token, error) {
+		source.renewed = func(context.Context) (ampauth.Token, error) {
 			if status := stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(context.Background()), ampauth.SafeOperation, nil)); status != 429 {
 				t.Errorf("status %d of another request, want 429", status)
 			}
@@ -192,18 +192,6 @@ func TestRefusalThatStallsIsBoundedByTheTimeout(t *testing.T) {
 	})
 }
 
-// stubFutile is a source whose renewals take a minute and fail.
-type stubFutile struct{}
-
-func (stubFutile) Token(context.Context) (ampauth.Token, error) {
-	return ampauth.Token{Value: ampauth.SecretFromString("token")}, nil
-}
-
-func (stubFutile) Renew(context.Context, ampauth.Token) (ampauth.Token, error) {
-	time.Sleep(time.Minute)
-	return ampauth.Token{}, errors.New("no other token")
-}
-
 // The renewal may take longer than an attempt is given.
 func TestRefusalIsWholeAfterALongRenewal(t *testing.T) {
 	content := strings.Repeat("r", 200<<10)
@@ -211,7 +199,12 @@ func TestRefusalIsWholeAfterALongRenewal(t *testing.T) {
 		w.WriteHeader(401)
 		_, _ = io.WriteString(w, content)
 	}, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
-		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: stubFutile{}, Origin: url}}
+		source := tokenThatIsRenewed()
+		source.renewed = func(context.Context) (ampauth.Token, error) {
+			time.Sleep(time.Minute)
+			return ampauth.Token{}, errors.New("no other token")
+		}
+		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: url}}
 		start := time.Now()
 		resp, err := rt.RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
 		if err != nil || time.Since(start) != time.Minute {
@@ -225,7 +218,7 @@ func TestRefusalIsWholeAfterALongRenewal(t *testing.T) {
 
 func TestRefusalThatBreaksIsNotTakenForWhole(t *testing.T) {
 	source := tokenThatIsRenewed()
-	source.renewed = func() (ampauth.Token, error) { return ampauth.Token{}, io.EOF }
+	source.renewed = func(context.Context) (ampauth.Token, error) { return ampauth.Token{}, io.EOF }
 	base := stubScript(func(req *http.Request) (*http.Response, error) {
 		told := false // once
 		broken := io.MultiReader(strings.NewReader("first"), stubReader(func([]byte) (int, error) {

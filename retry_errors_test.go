@@ -42,14 +42,14 @@ func timeouts(t *testing.T) map[string]http.RoundTripper {
 		"response header": noHeader,
 		"ETIMEDOUT":       stubScript(stubFail(&net.OpError{Op: "read", Net: "tcp", Err: syscall.ETIMEDOUT})),
 		"DNS":             stubScript(stubFail(&net.DNSError{Err: "i/o timeout", Name: "amp.test", IsTimeout: true})),
-		"dial":            stubScript(stubUnconnected(&net.OpError{Op: "dial", Net: "tcp", Err: stubTimeout{}})),
+		"dial":            stubScript(stubUnconnected(&net.OpError{Op: "dial", Net: "tcp", Err: stubNetError{timeout: true}})),
 	}
 }
 
 func TestTimeoutsAreToldAsNetHTTPTellsThem(t *testing.T) {
 	for name, base := range timeouts(t) {
 		for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
-			plain := (&http.Client{Transport: stubLayer(base.RoundTrip)})
+			plain := (&http.Client{Transport: roundTripFunc(base.RoundTrip)})
 			_, want := plain.Do(stubRequest(t.Context(), op, []byte("x")))
 			client := &http.Client{Transport: &ampauth.RetryTransport{Base: base, Retry: stubQuick}}
 			_, got := client.Do(stubRequest(t.Context(), op, []byte("x")))

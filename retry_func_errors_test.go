@@ -29,7 +29,7 @@ func TestRetryHeedsAnErrorThatIsNotRetryable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, err := range []error{
 			&verdictOf{&ampauth.Error{Kind: ampauth.ErrTimeout}, false},
-			&verdictOf{stubTimeout{}, false},
+			&verdictOf{stubNetError{timeout: true}, false},
 			&ampauth.Error{Kind: ampauth.ErrRequestFailed, Outcome: ampauth.NotSent, Err: &verdictOf{io.EOF, false}},
 		} {
 			calls := 0

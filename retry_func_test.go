@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -14,15 +13,6 @@ import (
 
 	"github.com/ampauth/ampauth"
 )
-
-// stubNetError is a net.Error of somebody else's.
-type stubNetError struct{ timeout bool }
-
-func (e stubNetError) Error() string   { return "network" }
-func (e stubNetError) Timeout() bool   { return e.timeout }
-func (e stubNetError) Temporary() bool { return true }
-
-var _ net.Error = stubNetError{}
 
 func TestRetryRepeatsWhatMayHelp(t *testing.T) {
 	ours := func(e ampauth.Error) error {

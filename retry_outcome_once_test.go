@@ -143,7 +143,7 @@ func TestMutationThatWasCutOffIsInDoubtOverAnyWay(t *testing.T) {
 						change(t, w, req)
 						var base http.RoundTripper = w.base
 						if layered {
-							base = stubLayer(w.base.RoundTrip)
+							base = roundTripFunc(w.base.RoundTrip)
 						}
 						_, err := (&ampauth.RetryTransport{Base: base, Retry: stubQuick}).RoundTrip(req)
 						if !errors.Is(err, ampauth.ErrAmbiguous) || w.Effects("op") != 1 {
@@ -195,7 +195,7 @@ func TestMutationWhoseConnectionTurnsToPlainTextIsPerformedOnce(t *testing.T) {
 	base := server.Client().Transport.(*http.Transport)
 	for name, rt := range map[string]http.RoundTripper{
 		"known base": base,
-		"layer that drops the context": stubLayer(func(req *http.Request) (*http.Response, error) {
+		"layer that drops the context": roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			return base.RoundTrip(req.WithContext(context.Background()))
 		}),
 	} {
@@ -220,7 +220,7 @@ func TestMutationThatALayerLeavesBehindIsPerformedOnce(t *testing.T) {
 				return dial(ctx, network, address)
 			}
 			var left sync.WaitGroup
-			impatient := stubLayer(func(req *http.Request) (*http.Response, error) {
+			impatient := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				type end struct {
 					resp *http.Response
 					err  error
@@ -260,7 +260,7 @@ func TestMutationOverAProtocolOfTheUsersIsPerformedOnce(t *testing.T) {
 	base.ForceAttemptHTTP2 = false
 	base.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{
 		"x-amp": func(_ string, conn *tls.Conn) http.RoundTripper {
-			return stubLayer(func(req *http.Request) (*http.Response, error) {
+			return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				performed++
 				_ = conn.Close()
 				return nil, io.ErrUnexpectedEOF

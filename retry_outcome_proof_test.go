@@ -87,7 +87,7 @@ func TestLayerThatTriesAgainOutOfSightProvesNothing(t *testing.T) {
 			} {
 				t.Run(fmt.Sprint(protocol)+"/"+name+"/body "+body, func(t *testing.T) {
 					w := newProofWorld(t, protocol, performed)
-					under := stubLayer(func(req *http.Request) (*http.Response, error) { return layer(t, w.base, req) })
+					under := roundTripFunc(func(req *http.Request) (*http.Response, error) { return layer(t, w.base, req) })
 					_, err := (&ampauth.RetryTransport{Base: under, Retry: stubQuick}).RoundTrip(w.request(t, body))
 					if !errors.Is(err, ampauth.ErrAmbiguous) || w.Effects("op") != 1 {
 						t.Errorf("performed %d times, then %v, want ErrAmbiguous after one", w.Effects("op"), err)
@@ -103,11 +103,11 @@ func TestAnswerToAHiddenSecondTryProvesNothing(t *testing.T) {
 	for _, status := range []int{421, 425, 429, 401} {
 		w := newProofWorld(t, hostile.HTTP1, hostile.Step{Perform: true, Do: hostile.Close}, hostile.Step{Status: status}, hostile.Step{Perform: true})
 		source, renewed := tokenThatIsRenewed(), make(chan struct{})
-		source.renewed = func() (ampauth.Token, error) {
+		source.renewed = func(context.Context) (ampauth.Token, error) {
 			close(renewed)
 			return oneToken("new")
 		}
-		layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+		layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if resp, err := w.base.RoundTrip(req.Clone(req.Context())); err == nil {
 				return resp, nil
 			}
@@ -158,7 +158,7 @@ func TestSideRequestsAreNotTakenForTheRequest(t *testing.T) {
 	for name, side := range sideRequests {
 		stacks["a layer with "+name] = func(w *proofWorld, dials *atomic.Int32) http.RoundTripper {
 			w.base.DialContext = refusingFirst(dials, nil)
-			return stubLayer(func(req *http.Request) (*http.Response, error) {
+			return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				side(req, other.URL)
 				return w.base.RoundTrip(req)
 			})
@@ -171,7 +171,7 @@ func TestSideRequestsAreNotTakenForTheRequest(t *testing.T) {
 	}
 	stacks["a dialer below a layer"] = func(w *proofWorld, dials *atomic.Int32) http.RoundTripper {
 		w.base.DialContext = refusingFirst(dials, asks)
-		return stubLayer(w.base.RoundTrip)
+		return roundTripFunc(w.base.RoundTrip)
 	}
 	stacks["a proxy function"] = func(w *proofWorld, dials *atomic.Int32) http.RoundTripper {
 		w.base.DialContext = refusingFirst(dials, nil)
@@ -213,7 +213,7 @@ func TestAnswerToALayersOwnRepeatIsNoProof(t *testing.T) {
 			s := hostile.New(hostile.HTTP1, hostile.Sequence(hostile.Step{Perform: true, Do: hostile.Reset}, hostile.Step{Status: status}, hostile.Step{Perform: true}))
 			defer s.Close()
 			base := stubPooled(t)
-			auth := &ampauth.AuthTransport{Source: new(stubRenewing), Origin: s.URL(), Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+			auth := &ampauth.AuthTransport{Source: new(stubRenewing), Origin: s.URL(), Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				again := req.Clone(req.Context())
 				again.Body = io.NopCloser(strings.NewReader("x"))
 				if resp, err := base.RoundTrip(req); err == nil {
@@ -238,7 +238,7 @@ func TestWantOfATokenForALayersRepeatDoesNotUndoTheFirst(t *testing.T) {
 		return oneToken("t")
 	})
 	auth := &ampauth.AuthTransport{Base: stubScript(stubBreak(errStubReset)), Source: source, Origin: "https://api.test"}
-	repeats := stubLayer(func(req *http.Request) (*http.Response, error) {
+	repeats := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if resp, err := auth.RoundTrip(req); err == nil {
 			return resp, nil
 		}
@@ -260,9 +260,9 @@ func TestNoTokenForASecondTryDoesNotUndoTheFirst(t *testing.T) {
 		}
 		return oneToken("a")
 	})
-	hides := stubLayer(func(req *http.Request) (*http.Response, error) { return w.base.RoundTrip(untraced(req)) })
+	hides := roundTripFunc(func(req *http.Request) (*http.Response, error) { return w.base.RoundTrip(untraced(req)) })
 	auth := &ampauth.AuthTransport{Base: hides, Source: source, Origin: w.URL()}
-	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+	layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		content, _ := io.ReadAll(req.Body)
 		first := req.Clone(req.Context())
 		first.Body = io.NopCloser(strings.NewReader(string(content)))
@@ -333,7 +333,7 @@ func TestLayerThatHidesItsTriesCausesNoSecondEffect(t *testing.T) {
 				test.steps = []hostile.Step{{Perform: true, Do: hostile.Close}}
 			}
 			w := newProofWorld(t, hostile.HTTP1, test.steps...)
-			layer := stubLayer(func(req *http.Request) (*http.Response, error) { return test.layer(w, req) })
+			layer := roundTripFunc(func(req *http.Request) (*http.Response, error) { return test.layer(w, req) })
 			rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: layer, Source: tokenThatIsRenewed(), Origin: w.URL()}, Retry: stubQuick}
 			resp, err := rt.RoundTrip(w.request(t, ""))
 			if err == nil {

@@ -59,7 +59,7 @@ func TestRequestThatCanNeverBeSentIsFinalAtOnce(t *testing.T) {
 		for _, method := range []string{"GET", "POST"} {
 			for layered, base := range map[string]http.RoundTripper{
 				"":               new(http.Transport),
-				" under a layer": stubLayer(func(r *http.Request) (*http.Response, error) { return new(http.Transport).RoundTrip(r) }),
+				" under a layer": roundTripFunc(func(r *http.Request) (*http.Response, error) { return new(http.Transport).RoundTrip(r) }),
 			} {
 				t.Run(name+", "+method+layered, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestRegisteredSchemeIsServed(t *testing.T) {
 	base := new(http.Transport)
 	fails := errors.New("the registered protocol fails")
 	calls := 0
-	base.RegisterProtocol("unix", stubLayer(func(req *http.Request) (*http.Response, error) {
+	base.RegisterProtocol("unix", roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if calls++; req.URL.Host == "fails" {
 			return nil, fails
 		}

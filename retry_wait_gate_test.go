@@ -162,7 +162,7 @@ func TestGateIsOnlyEverExtended(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				base := newStubSchedule()
-				rt := &ampauth.RetryTransport{Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+				rt := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					switch path := req.URL.Path; {
 					case path == test.late && len(base.at(path)) == 0:
 						time.Sleep(time.Second) // under way while the gate shuts
@@ -200,7 +200,7 @@ func TestGateIsOnlyEverExtended(t *testing.T) {
 // A response is not thrown away for a retry that the gate would not let pass in time.
 func TestGateBeyondTheDeadlineGivesTheResponseAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := &ampauth.RetryTransport{Base: stubLayer(func(req *http.Request) (*http.Response, error) {
+		rt := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if req.URL.Path == "/shut" {
 				return stubAnswer(503, "Retry-After", "20")(req)
 			}

@@ -317,7 +317,7 @@ func TestWhatTheCallerGetsShowsNoToken(t *testing.T) {
 	for _, op := range []ampauth.Operation{ampauth.SafeOperation, ampauth.MutatingOperation} {
 		t.Run("response of a "+op.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				base := roundTripFunc(func(*http.Request) (*http.Response, error) { return answer(200, "", "{}"), nil })
+				base := roundTripFunc(func(*http.Request) (*http.Response, error) { return stubResponse(200, "{}"), nil })
 				resp, err := stack(base, ampauth.RetryConfig{}).RoundTrip(stubRequestTo(t.Context(), "https://amp.test/x", op, []byte("body")))
 				if err != nil {
 					t.Fatal(err)

@@ -72,7 +72,7 @@ func stubbedClient(t *testing.T, cfg ampauth.Config, base http.RoundTripper) *am
 	t.Helper()
 	cfg.BaseURL = "https://api.test/api"
 	cfg.Credentials = ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString("correct horse")}
-	cfg.HTTPClient = &http.Client{Transport: stubLayer(func(req *http.Request) (*http.Response, error) {
+	cfg.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if strings.HasSuffix(req.URL.Path, "/user/obtain_token") {
 			stubUse(req)
 			return stubResponse(200, `{"token":"0123456789"}`), nil

@@ -25,7 +25,7 @@ func TestEmptyStaticTokenSourceIsAnError(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ampauth.StaticTokenSource(secret).Token(t.Context())
-			if e := ampFailure(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.NotSent {
+			if e := stubError(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.NotSent {
 				t.Errorf("Outcome = %v, want NotSent", e.Outcome)
 			}
 		})

@@ -51,24 +51,30 @@ func TestRefusalIsToldFromOtherAnswers(t *testing.T) {
 		resp    func() *http.Response
 		refusal bool
 	}{
-		{"401 of any form", func() *http.Response { return answer(401, "text/html", "<html>") }, true},
-		{"403 invalid token", func() *http.Response { return answer(403, "application/json", `{"detail":"Invalid token."}`) }, true},
+		{"401 of any form", func() *http.Response { return stubResponse(401, "<html>", "Content-Type", "text/html") }, true},
+		{"403 invalid token", func() *http.Response {
+			return stubResponse(403, `{"detail":"Invalid token."}`, "Content-Type", "application/json")
+		}, true},
 		{"403 inactive, charset", func() *http.Response {
-			return answer(403, "application/json; charset=utf-8", `{"detail":"User inactive or deleted."}`)
+			return stubResponse(403, `{"detail":"User inactive or deleted."}`, "Content-Type", "application/json; charset=utf-8")
 		}, true},
 		{"403 no permission", func() *http.Response {
-			return answer(403, "application/json", `{"detail":"You do not have permission to perform this action."}`)
+			return stubResponse(403, `{"detail":"You do not have permission to perform this action."}`, "Content-Type", "application/json")
 		}, false},
-		{"403 HTML that quotes it", func() *http.Response { return answer(403, "text/html", `{"detail":"Invalid token."}`) }, false},
+		{"403 HTML that quotes it", func() *http.Response {
+			return stubResponse(403, `{"detail":"Invalid token."}`, "Content-Type", "text/html")
+		}, false},
 		{"403 too long", func() *http.Response {
-			return answer(403, "application/json", `{"detail":"Invalid token."}`+strings.Repeat(" ", 1<<10))
+			return stubResponse(403, `{"detail":"Invalid token."}`+strings.Repeat(" ", 1<<10), "Content-Type", "application/json")
 		}, false},
 		{"403 too long, length unknown", func() *http.Response {
-			r := answer(403, "application/json", `{"detail":"Invalid token."}`+strings.Repeat(" ", 1<<10))
+			r := stubResponse(403, `{"detail":"Invalid token."}`+strings.Repeat(" ", 1<<10), "Content-Type", "application/json")
 			r.ContentLength = -1
 			return r
 		}, false},
-		{"404", func() *http.Response { return answer(404, "application/json", `{"detail":"Invalid token."}`) }, false},
+		{"404", func() *http.Response {
+			return stubResponse(404, `{"detail":"Invalid token."}`, "Content-Type", "application/json")
+		}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			source := &renewer{value: "old"}
@@ -99,9 +105,9 @@ func TestAloneARefusalStartsARenewalThatNobodyWaitsFor(t *testing.T) {
 	rt := &ampauth.AuthTransport{Source: source, Origin: "https://amp.test",
 		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if req.Header.Get("Authorization") == "token old" {
-				return answer(401, "application/json", `{"detail":"Invalid token."}`), nil
+				return stubResponse(401, `{"detail":"Invalid token."}`, "Content-Type", "application/json"), nil
 			}
-			return answer(200, "", ""), nil
+			return stubResponse(200, ""), nil
 		})}
 	status := func() int {
 		req, _ := http.NewRequest("GET", "https://amp.test/assets", nil)
@@ -130,18 +136,14 @@ func TestAloneARefusalStartsARenewalThatNobodyWaitsFor(t *testing.T) {
 	}
 }
 
-type contextRenewer struct{ renews func(context.Context) }
-
-func (contextRenewer) Token(context.Context) (ampauth.Token, error) { return oneToken("old") }
-func (r contextRenewer) Renew(ctx context.Context, _ ampauth.Token) (ampauth.Token, error) {
-	r.renews(ctx)
-	return oneToken("new")
-}
-
 func TestAloneEachRefusalStartsARenewalByAForeignRenewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var renewing []context.Context
-		source := contextRenewer{func(ctx context.Context) { renewing = append(renewing, ctx) }}
+		source := tokenThatIsRenewed()
+		source.renewed = func(ctx context.Context) (ampauth.Token, error) {
+			renewing = append(renewing, ctx)
+			return oneToken("new")
+		}
 		auth := &ampauth.AuthTransport{Base: stubScript(stubAnswer(401)), Source: source, Origin: "https://api.test"}
 		for range 3 {
 			stubStatus(t, auth, stubRequest(t.Context(), ampauth.SafeOperation, nil))
@@ -160,10 +162,10 @@ func TestAloneEachRefusalStartsARenewalByAForeignRenewer(t *testing.T) {
 
 func TestRefusalOfAnEarlierTryOfALayerIsForgotten(t *testing.T) {
 	source, renewals := tokenThatIsRenewed(), 0
-	source.renewed = func() (ampauth.Token, error) { renewals++; return oneToken("new") }
+	source.renewed = func(context.Context) (ampauth.Token, error) { renewals++; return oneToken("new") }
 	base := stubScript(stubAnswer(401), stubAnswer(403))
 	auth := &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}
-	repeats := stubLayer(func(req *http.Request) (*http.Response, error) {
+	repeats := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if resp, err := auth.RoundTrip(req); err == nil {
 			stubText(t, resp)
 		}
@@ -178,7 +180,7 @@ func TestRefusalOfAnEarlierTryOfALayerIsForgotten(t *testing.T) {
 func TestRefusalThatALayerMadeGoodIsNoRefusal(t *testing.T) {
 	base := stubScript(stubAnswer(401))
 	auth := &ampauth.AuthTransport{Base: base, Source: tokenThatIsRenewed(), Origin: "https://api.test"}
-	cache := stubLayer(func(req *http.Request) (*http.Response, error) {
+	cache := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		resp, err := auth.RoundTrip(req)
 		if err != nil {
 			return nil, err
@@ -194,7 +196,7 @@ func TestRefusalThatALayerMadeGoodIsNoRefusal(t *testing.T) {
 
 func TestRefusalOfALayerThatHadNoTokenIsReturned(t *testing.T) {
 	auth := &ampauth.AuthTransport{Base: stubScript(stubAnswer(200)), Source: stubNoToken(io.EOF), Origin: "https://api.test"}
-	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+	layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if resp, err := auth.RoundTrip(req); err == nil {
 			return resp, nil
 		}

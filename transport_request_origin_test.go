@@ -31,7 +31,7 @@ func TestOriginIsRequiredAndChecked(t *testing.T) {
 	}
 	insecure := &ampauth.AuthTransport{Source: static("tok"), Origin: "http://amp.test", AllowHTTP: true,
 		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			return answer(200, "", req.Header.Get("Authorization")), nil
+			return stubResponse(200, req.Header.Get("Authorization")), nil
 		})}
 	req, _ := http.NewRequest("GET", "http://amp.test/", nil)
 	resp, err := insecure.RoundTrip(req)
@@ -132,7 +132,7 @@ func TestHostHeaderOfAnotherOriginGetsNoToken(t *testing.T) {
 	rt := &ampauth.AuthTransport{
 		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			seen.note(req)
-			return answer(200, "", ""), nil
+			return stubResponse(200, ""), nil
 		}),
 		Source: static("tok"), Origin: "https://amp.test",
 	}
@@ -221,7 +221,7 @@ func TestTokenIsNotSentWithARequestLineOfAnotherHost(t *testing.T) {
 				sent, requestLine := false, ""
 				rt := stack(roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					sent, requestLine = req.Header.Get("Authorization") != "", req.URL.RequestURI()
-					return answer(200, "", ""), nil
+					return stubResponse(200, ""), nil
 				}))
 				if _, err := rt.RoundTrip(test.req); err != nil {
 					t.Fatal(err)

@@ -37,7 +37,7 @@ func TestCallersOwnAuthorizationIsRespected(t *testing.T) {
 					if strings.HasSuffix(test.name, "other spelling") && req.Header["authorization"][0] != "Bearer mine" {
 						t.Error("the caller's header is gone")
 					}
-					return answer(401, "application/json", `{"detail":"Invalid token."}`), nil
+					return stubResponse(401, `{"detail":"Invalid token."}`, "Content-Type", "application/json"), nil
 				}),
 				Source: sourceFunc(func(context.Context) (ampauth.Token, error) {
 					renewals++
@@ -82,7 +82,7 @@ func TestEveryHeaderReachesTheServerWithTheToken(t *testing.T) {
 				for name := range req.Header {
 					req.Header.Add(name, "appended")
 				}
-				return answer(200, "", ""), nil
+				return stubResponse(200, ""), nil
 			})
 			for _, rt := range []http.RoundTripper{authOver(base), &ampauth.RetryTransport{Base: authOver(base)}} {
 				req, _ := http.NewRequest("GET", "https://amp.test/api/assets", nil)
@@ -108,7 +108,7 @@ func TestRequestWithoutAHeaderMapGetsTheToken(t *testing.T) {
 		if req.Header.Get("Authorization") == "" {
 			t.Error("no token")
 		}
-		return answer(200, "", ""), nil
+		return stubResponse(200, ""), nil
 	})
 	req, _ := http.NewRequest("GET", "https://amp.test/api/assets", nil)
 	req.Header = nil
@@ -175,7 +175,7 @@ func TestTokenOfSomebodyElseInTheHeaderIsRespected(t *testing.T) {
 					return login.RoundTrip(req)
 				}
 				seen = append(seen, req.Header.Get("Authorization"))
-				return answer(200, "", ""), nil
+				return stubResponse(200, ""), nil
 			})},
 		})
 		if err != nil {

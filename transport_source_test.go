@@ -7,20 +7,11 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
 )
-
-// closeCounter counts how often a body is closed.
-type closeCounter struct {
-	io.Reader
-	closed atomic.Int32
-}
-
-func (c *closeCounter) Close() error { c.closed.Add(1); return nil }
 
 func TestRequestWithoutTokenFailsOnceAndIsNotSent(t *testing.T) {
 	boom := errors.New("vault is sealed")
@@ -57,7 +48,7 @@ func TestRequestWithoutTokenFailsOnceAndIsNotSent(t *testing.T) {
 				}
 				return resp, err
 			})
-			body := &closeCounter{Reader: strings.NewReader("x")}
+			body := newStubBody("x")
 			req, _ := http.NewRequest("GET", "https://amp.test/assets", body)
 			_, err := (&ampauth.RetryTransport{Base: layer}).RoundTrip(req)
 			e, ok := errors.AsType[*ampauth.Error](err)
@@ -104,7 +95,7 @@ func TestRequestWithoutTokenFailsOnceBelowALayerThatRewritesTheError(t *testing.
 	logins := 0
 	source := sourceFunc(func(context.Context) (ampauth.Token, error) { logins++; return ampauth.Token{}, io.EOF })
 	auth := &ampauth.AuthTransport{Base: stubScript(stubAnswer(200)), Source: source, Origin: "https://api.test"}
-	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+	layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		resp, err := auth.RoundTrip(req)
 		if err != nil {
 			err = errors.New("a layer: " + err.Error())

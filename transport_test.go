@@ -37,9 +37,9 @@ func TestLayersAboveTheTokenNeverSeeIt(t *testing.T) {
 					sent++
 				}
 				if sent == 1 {
-					return answer(503, "", ""), nil
+					return stubResponse(503, ""), nil
 				}
-				resp := answer(200, "", "")
+				resp := stubResponse(200, "")
 				resp.Request = req
 				return resp, nil
 			})
@@ -93,7 +93,7 @@ func TestBaseMayKeepItsRequest(t *testing.T) {
 		var late sync.WaitGroup
 		rt := &ampauth.RetryTransport{Base: authOver(roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			late.Go(func() { req.Header.Set("X-Late", "v") })
-			return answer(417, "", ""), nil
+			return stubResponse(417, ""), nil
 		}))}
 		resp, err := rt.RoundTrip(sevenFields(t, "GET", "/assets", nil))
 		if err != nil {
@@ -116,7 +116,7 @@ func TestCallersRequestIsUntouched(t *testing.T) {
 		sent.Header.Add("X-New", "v")
 		_, _ = io.Copy(io.Discard, sent.Body)
 		_ = sent.Body.Close()
-		resp := answer(200, "", "")
+		resp := stubResponse(200, "")
 		resp.Request = sent
 		return resp, nil
 	})
