@@ -66,6 +66,7 @@ func testSingleFault(t *testing.T, world string, call wireCall, f *wireFault, ti
 // Each fault once, to a request of each sort, over a connection that was used
 // before where there is one.
 func TestAnySingleFaultEndsAsItMust(t *testing.T) {
+	takesLong(t, 14)
 	type test struct {
 		name, world string
 		call        wireCall

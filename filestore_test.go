@@ -81,6 +81,7 @@ func TestFileThatIsNoRecordIsAMissUntilTheNextSave(t *testing.T) {
 }
 
 func TestReaderBesideAThousandSavesSeesEachTimeOneToken(t *testing.T) {
+	takesLong(t, 2)
 	s, k := newFileStore(t), recordKey(t)
 	saveCanary(t, s)
 	tokens := []ampauth.Token{canaryTokenValue(), {Value: ampauth.SecretFromString(strings.Repeat("long", 1000))}}

@@ -24,8 +24,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What the tests of the token manager share: the fake AMP in a bubble, and what
-// it saw.
+// What the tests of the token manager and of the client share: the fake AMP, in a
+// bubble and on a loopback socket, and what it saw.
 
 // The routes of tokens, as faults and counters name them.
 const (

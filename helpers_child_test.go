@@ -50,8 +50,8 @@ func countUnderTheLock(t *testing.T, s *ampauth.FileStore) {
 // directoryEnv names the directory of the store of a child process.
 const directoryEnv = "AMPAUTH_TEST_DIRECTORY"
 
-// fileStoreChild returns the command of a child of the tests below: this test binary once more,
-// in TestFileStoreChild, for what concerns a whole process.
+// fileStoreChild returns the command of a child of the tests of FileStore: this test
+// binary once more, in TestFileStoreChild, for what concerns a whole process.
 func fileStoreChild(t *testing.T, what, dir string) *exec.Cmd {
 	t.Helper()
 	executable, err := os.Executable()

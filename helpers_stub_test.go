@@ -27,8 +27,8 @@ import (
 	"github.com/ampauth/ampauth/internal/memnet"
 )
 
-// What the tests of the retry layer share: a base that follows a script, bodies
-// that keep count, and a server in a bubble.
+// What the tests of the transports share: a base that follows a script, layers and
+// sources of somebody else's, bodies that keep count, and a server in a bubble.
 
 // A stubStep is what a base does with one attempt. It owns the request's body.
 type stubStep func(*http.Request) (*http.Response, error)

@@ -231,6 +231,7 @@ func TestRunFailsThatPrintsASecret(t *testing.T) {
 }
 
 func TestRunFailsThatLeavesAGoroutine(t *testing.T) {
+	takesLong(t, 3)
 	t.Parallel()
 	code, output := runChild(t, "goroutine", "-test.run=^TestPlanted$")
 	if code != 1 || !strings.Contains(output, "left goroutines behind") || !strings.Contains(output, "TestPlanted") {

@@ -255,6 +255,7 @@ func TestRefusedProcessesMakeOneLogin(t *testing.T) {
 
 // A process that was stopped holds the lock for as long as it likes.
 func TestStoppedHolderOfTheLockDelaysNobodyWithAToken(t *testing.T) {
+	takesLong(t, 10)
 	t.Parallel()
 	fake, server, dir := startShared(t, asItIs)
 	holder := startProcess(t, server, dir)

@@ -240,6 +240,7 @@ func TestUploadThatIsAnsweredEarlyIsWholeTheSecondTime(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		for _, op := range []ampauth.Operation{ampauth.IdempotentOperation, ampauth.SafeOperation} {
 			t.Run(fmt.Sprintf("chunked %v, %v", chunked, op), func(t *testing.T) {
+				t.Parallel()
 				var mu sync.Mutex
 				var accepted []string
 				requests := 0
