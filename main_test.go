@@ -57,10 +57,12 @@ func (c *capture) start() (release func()) {
 		return writer
 	}
 	stdout, stderr := os.Stdout, os.Stderr
-	os.Stdout, os.Stderr = through(stdout), through(stderr)
+	teeOut, teeErr := through(stdout), through(stderr)
+	os.Stdout, os.Stderr = teeOut, teeErr
 	log.SetOutput(os.Stderr) // slog.Default writes to log
 	return func() {
-		_, _ = os.Stdout.Close(), os.Stderr.Close()
+		// Not what is there now: with -json, testing has put Stdout in the place of Stderr.
+		_, _ = teeOut.Close(), teeErr.Close()
 		os.Stdout, os.Stderr = stdout, stderr
 		log.SetOutput(stderr)
 		tees.Wait()
