@@ -2,7 +2,6 @@ package ampauth_test
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -86,9 +85,8 @@ func TestRefusalIsReturnedWholeWhenItsBodyCannotBeSentAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, _ := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if resp.StatusCode != 401 || !strings.Contains(string(body), "Invalid token.") {
+	body := stubText(t, resp)
+	if resp.StatusCode != 401 || !strings.Contains(body, "Invalid token.") {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
 	if n := len(fake.Effects()); n != 0 {

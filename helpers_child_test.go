@@ -54,12 +54,8 @@ const directoryEnv = "AMPAUTH_TEST_DIRECTORY"
 // binary once more, in TestFileStoreChild, for what concerns a whole process.
 func fileStoreChild(t *testing.T, what, dir string) *exec.Cmd {
 	t.Helper()
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), executable, "-test.run=^TestFileStoreChild$")
-	cmd.Env = append(os.Environ(), childEnv+"=filestore "+what, directoryEnv+"="+dir)
+	cmd := childCommand(t.Context(), t, "filestore "+what, "-test.run=^TestFileStoreChild$")
+	cmd.Env = append(cmd.Env, directoryEnv+"="+dir)
 	return cmd
 }
 

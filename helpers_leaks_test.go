@@ -126,16 +126,23 @@ func leaks(text string) []string {
 // childEnv makes a run of this test binary do something else; see runChild.
 const childEnv = "AMPAUTH_TEST_CHILD"
 
-// runChild runs this test binary once more with childEnv set, and returns how it
-// ended and what it said.
-func runChild(t *testing.T, child string, args ...string) (code int, output string) {
+// childCommand is this test binary once more, with childEnv set.
+func childCommand(ctx context.Context, t *testing.T, child string, args ...string) *exec.Cmd {
 	t.Helper()
 	executable, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), executable, args...)
-	cmd.Env = append(os.Environ(), childEnv+"="+child, "GOTRACEBACK=all")
+	cmd := exec.CommandContext(ctx, executable, args...)
+	cmd.Env = append(os.Environ(), childEnv+"="+child)
+	return cmd
+}
+
+// runChild runs a child to its end, and returns how it ended and what it said.
+func runChild(t *testing.T, child string, args ...string) (code int, output string) {
+	t.Helper()
+	cmd := childCommand(t.Context(), t, child, args...)
+	cmd.Env = append(cmd.Env, "GOTRACEBACK=all")
 	text, err := cmd.CombinedOutput()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -59,8 +58,12 @@ func TestLayerThatDiesIsOneClearErrorForAllWhoWait(t *testing.T) {
 // TestBodyThatPanicsIsAnErrorOfTheLogin runs itself as a process for each status,
 // since a panic on a goroutine of the library would end it.
 func TestBodyThatPanicsIsAnErrorOfTheLogin(t *testing.T) {
-	const env = "AMPAUTH_TEST_PANICKING_BODY"
-	if status, err := strconv.Atoi(os.Getenv(env)); err == nil {
+	const child = "broken body "
+	if text, ok := strings.CutPrefix(os.Getenv(childEnv), child); ok {
+		status, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
 		m, err := ampauth.NewTokenManager(ampauth.Config{
 			BaseURL:     "https://amp.test/api",
 			Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)},
@@ -80,10 +83,9 @@ func TestBodyThatPanicsIsAnErrorOfTheLogin(t *testing.T) {
 	}
 	for _, status := range []int{200, 404} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			child := exec.Command(os.Args[0], "-test.run=^TestBodyThatPanicsIsAnErrorOfTheLogin$", "-test.count=1")
-			child.Env = append(os.Environ(), fmt.Sprint(env, "=", status))
-			if output, err := child.CombinedOutput(); err != nil {
-				t.Errorf("the process ended: %v\n%.300s", err, output)
+			code, output := runChild(t, fmt.Sprint(child, status), "-test.run=^TestBodyThatPanicsIsAnErrorOfTheLogin$")
+			if code != 0 {
+				t.Errorf("the process ended with %d:\n%.300s", code, output)
 			}
 		})
 	}

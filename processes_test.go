@@ -4,6 +4,7 @@ package ampauth_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -88,12 +89,8 @@ func TestProcess(t *testing.T) {
 // startProcess starts a process for the fake's one user.
 func startProcess(t *testing.T, server *httptest.Server, dir string) *process {
 	t.Helper()
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(executable, "-test.run=^TestProcess$")
-	cmd.Env = append(os.Environ(), childEnv+"=process",
+	cmd := childCommand(context.Background(), t, "process", "-test.run=^TestProcess$") // its end is awaited when t's context is over
+	cmd.Env = append(cmd.Env,
 		"AMP_API_BASE_URL="+server.URL+"/api", "AMP_USERNAME=issuer", "AMP_PASSWORD="+canaryPassword, "AMP_PASSWORD_FILE=",
 		"AMP_TOKEN_DIR="+dir, "AMP_TOKEN_PERSISTENCE=")
 	in, err := cmd.StdinPipe()
