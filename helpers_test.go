@@ -6,14 +6,15 @@
 //     does what the test says: stubScript(stubAnswer(503), stubAnswer(200)) is the Base,
 //     stubRequest makes the call, stubStatus and stubError read how it ended. Time is
 //     that of synctest.Test. stubBubble has a server of net/http in place of the script.
+//   - helpers_layers: what others bring along: layers, token sources, bodies, errors.
 //   - helpers_amp: the bubble with the fake AMP. ampBubble runs a test on virtual time
 //     over an in-memory network; w.manager and w.client log in there, w.Inject makes
 //     the server fail, and w.requests is what arrived. startFake is the same server on
 //     a loopback socket, for tests of a whole Client.
 //   - helpers_store: stores in memory, faulty ones, and files with a canary for a token.
-//   - helpers_server: servers of TLS, HTTP/2, proxies and redirects, on real sockets.
-//   - helpers_wire: the world over real wires, where any fault may meet any call, and
-//     the verdict on how a call ended by what the server performed.
+//   - helpers_server: servers of TLS, HTTP/2 and redirects, on real sockets.
+//   - helpers_wire: the world over real wires, where any fault of helpers_faults may
+//     meet any call, and the verdict on how a call ended by what the server performed.
 //   - helpers_leaks: the canaries, the search for them in any form, and the walk through
 //     what a value leads to. Whatever a test prints is searched as well (main_test.go).
 //   - helpers_child: child processes, which are this test binary once more.
