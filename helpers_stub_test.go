@@ -322,7 +322,7 @@ func stubPooled(t *testing.T) *http.Transport {
 // stubQuick are waits that a test on real time can bear.
 var stubQuick = ampauth.RetryConfig{BaseDelay: time.Millisecond, MaxDelay: 2 * time.Millisecond}
 
-// stubTraced is a context whose trace counts the connections that were had.
+// stubTraced is a context whose trace counts the connections that requests get.
 func stubTraced(ctx context.Context, got *int) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { *got++ }})
 }

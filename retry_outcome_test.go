@@ -120,8 +120,8 @@ func TestOutcomeAndOperationDecideWhatIsSentAgain(t *testing.T) {
 		failed("no TLS, first or later", stubFail(noTLS), ampauth.Ambiguous, again, once, nil),
 		failed("refused stream", stubBreak(stubStreamError{StreamID: 1, Code: 7}), ampauth.Unprocessed, again, again, nil),
 		// No proof.
-		failed("reset after the connection was had", stubBreak(errStubReset), ampauth.Ambiguous, again, once, errStubReset),
-		failed("end after the connection was had", stubBreak(io.EOF), ampauth.Ambiguous, again, once, io.EOF),
+		failed("reset once there is a connection", stubBreak(errStubReset), ampauth.Ambiguous, again, once, errStubReset),
+		failed("end once there is a connection", stubBreak(io.EOF), ampauth.Ambiguous, again, once, io.EOF),
 		failed("other stream error", stubBreak(stubStreamError{StreamID: 1, Code: 2}), ampauth.Ambiguous, again, once, nil),
 		failed("untyped error of a base that drops the context", stubFail(io.ErrUnexpectedEOF), ampauth.Ambiguous, again, once, io.ErrUnexpectedEOF),
 		failed("dial error after the request was sent", stubBreak(errStubDial), ampauth.Ambiguous, 0, once, errStubDial),
