@@ -174,6 +174,7 @@ func TestSilentConnectionThatIsPingedCostsLessThanHalfAnAttempt(t *testing.T) {
 // Many callers, of which there is always one that waits, so that the silent connection is
 // never idle.
 func TestSilentConnectionIsLeftByAllCallers(t *testing.T) {
+	takesLong(t, 3)
 	for name, protocols := range map[string][]string{"HTTP/2": http2First, "HTTP/2 alone": http2Alone} {
 		t.Run(name, func(t *testing.T) {
 			quietBubble(t, protocols, func(http.ResponseWriter, *http.Request) {}, func(t *testing.T, w *quietWorld) {
