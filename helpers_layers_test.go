@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"reflect"
 	"strings"
@@ -181,6 +182,8 @@ type stubNetError struct{ timeout bool }
 func (e stubNetError) Error() string   { return "network" }
 func (e stubNetError) Timeout() bool   { return e.timeout }
 func (e stubNetError) Temporary() bool { return true }
+
+var _ net.Error = stubNetError{}
 
 // stubVerdict is an error that says whether it is worth another attempt.
 type stubVerdict bool
