@@ -15,40 +15,14 @@ import (
 // The budgets of allocations. They are of the middleware alone: what a request
 // costs over a static transport is subtracted.
 
-// staticTransport answers without doing anything, like the network of a benchmark.
-type staticTransport struct{ resp http.Response }
-
-func (s *staticTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
-	resp := s.resp
-	return &resp, nil
-}
-
-func newStaticTransport() *staticTransport {
-	return &staticTransport{http.Response{StatusCode: 200, Header: http.Header{}, Body: bodyOf("{}"), ContentLength: 2}}
-}
-
 // reusableBody can be read and closed again and again without allocating.
 type reusableBody struct{}
 
 func (reusableBody) Read(p []byte) (int, error) { return copy(p, "{}"), nil }
 func (reusableBody) Close() error               { return nil }
 
-func bodyOf(string) reusableBody { return reusableBody{} }
-
-// sevenFields is a request as a generated client makes it, at the most.
-func sevenFields(tb testing.TB, method, path string, body []byte) *http.Request {
-	tb.Helper()
-	req, err := http.NewRequest(method, "https://amp.test/api"+path, bytes.NewReader(body))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, name := range []string{"Accept", "Accept-Language", "User-Agent", "X-Request-Id", "Traceparent", "Tracestate", "Content-Type"} {
-		req.Header.Set(name, "value")
-	}
-	return req
+func newStaticTransport() *staticTransport {
+	return &staticTransport{http.Response{StatusCode: 200, Header: http.Header{}, Body: reusableBody{}, ContentLength: 2}}
 }
 
 // eightFields is a request whose header map is full.
@@ -78,14 +52,6 @@ func costOf(tb testing.TB, rt http.RoundTripper, req *http.Request) cost {
 	}
 	runtime.ReadMemStats(&after)
 	return cost{int64(allocs), int64(after.TotalAlloc-before.TotalAlloc) / runs}
-}
-
-func static(value string) ampauth.TokenSource {
-	return ampauth.StaticTokenSource(ampauth.SecretFromString(value))
-}
-
-func authOver(base http.RoundTripper) *ampauth.AuthTransport {
-	return &ampauth.AuthTransport{Base: base, Source: static("0123456789abcdef0123456789abcdef01234567"), Origin: "https://amp.test"}
 }
 
 func TestAllocationBudgets(t *testing.T) {
@@ -132,16 +98,6 @@ func TestAllocationBudgets(t *testing.T) {
 	}
 }
 
-func TestFreshTokenIsReadWithoutAllocating(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	m := newFreshManager(t)
-	if n := testing.AllocsPerRun(1000, func() { _, _ = m.Token(context.Background()) }); n != 0 {
-		t.Errorf("Token allocates %v times", n)
-	}
-}
-
 // newFreshManager returns a manager that holds a fresh token.
 func newFreshManager(tb testing.TB) *ampauth.TokenManager {
 	tb.Helper()
@@ -162,6 +118,16 @@ func newFreshManager(tb testing.TB) *ampauth.TokenManager {
 		tb.Fatal(err)
 	}
 	return m
+}
+
+func TestFreshTokenIsReadWithoutAllocating(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	m := newFreshManager(t)
+	if n := testing.AllocsPerRun(1000, func() { _, _ = m.Token(context.Background()) }); n != 0 {
+		t.Errorf("Token allocates %v times", n)
+	}
 }
 
 func BenchmarkTokenFresh(b *testing.B) {

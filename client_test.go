@@ -1,20 +1,17 @@
 package ampauth_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
-	"net/http/httptest"
 	"net/url"
 	"os"
+	"reflect"
 	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ampauth/ampauth"
@@ -35,231 +32,6 @@ func TestClientLogsInOnceAndWorks(t *testing.T) {
 	}
 	if s := client.Stats(); s.Obtains != 1 || s.Retries.Total() != 0 {
 		t.Errorf("stats %+v", s)
-	}
-}
-
-func TestRefusedTokenIsRenewedAndTheRequestSentOnceMore(t *testing.T) {
-	for name, cfg := range map[string]fakeamp.Config{"401": {}, "403": {Forbidden: true}} {
-		t.Run(name, func(t *testing.T) {
-			fake, server := startFake(t, cfg)
-			client := newTestClient(t, configFor(server))
-			get(t, client, server.URL+"/api/assets")
-			fake.Revoke("issuer")
-			resp, err := client.Do(issueRequest(t, server, "op-1"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
-			if resp.StatusCode != http.StatusCreated {
-				t.Errorf("status %d", resp.StatusCode)
-			}
-			effects := fake.Effects()
-			if len(effects) != 1 || effects[0].ID != "op-1" {
-				t.Errorf("effects %v, want one", effects)
-			}
-			if s := client.Stats(); s.Renewals != 1 || s.Replays != 1 || s.Obtains != 2 {
-				t.Errorf("stats %+v", s)
-			}
-		})
-	}
-}
-
-func issueRequest(t *testing.T, server *httptest.Server, id string) *http.Request {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", server.URL+"/api/assets/issue",
-		strings.NewReader(`{"name":"Bond","amount":100}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Operation-Id", id)
-	return req
-}
-
-const ampIssue = "POST /assets/issue"
-
-// issue makes the one mutation of a test in a bubble, and checks that its request
-// is the caller's own afterwards.
-func (w *ampWorld) issue(client *ampauth.Client) int {
-	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), "POST", w.url+"/api/assets/issue", strings.NewReader(`{"name":"Bond","amount":100}`))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	req.Header = http.Header{"Content-Type": {"application/json"}, "X-Operation-Id": {"op-1"}}
-	before := req.Header.Clone()
-	resp, err := client.Do(req)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if diff := cmp.Diff(before, req.Header); diff != "" {
-		w.t.Errorf("the caller's header was changed: %s", diff)
-	}
-	return resp.StatusCode
-}
-
-func TestRateLimitedMutationWaitsAndIsSentAgainWhole(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		w.Inject(fakeamp.Fault{Route: ampIssue, Status: 429, Header: http.Header{"Retry-After": {"1"}}})
-		if status := w.issue(w.client()); status != 201 {
-			t.Errorf("status %d", status)
-		}
-		sent := w.requests(ampIssue)
-		if len(sent) != 2 || len(w.Effects()) != 1 {
-			t.Fatalf("%d requests and %d effects, want 2 and 1", len(sent), len(w.Effects()))
-		}
-		if sent[0].body != sent[1].body || sent[1].body == "" {
-			t.Errorf("the bodies are %q and %q", sent[0].body, sent[1].body)
-		}
-		if wait := sent[1].at.Sub(sent[0].at); wait < time.Second || wait > 2*time.Second {
-			t.Errorf("waited %v, want 1 s and at most the spread of another", wait)
-		}
-	})
-}
-
-func TestMutationIsReplayedOnceWithTheNewToken(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		client := w.client()
-		w.token(client.Tokens)
-		w.Revoke("issuer")
-		if status := w.issue(client); status != 201 {
-			t.Errorf("status %d", status)
-		}
-		sent := w.requests(ampIssue)
-		if len(sent) != 2 || len(w.Effects()) != 1 || w.obtains() != 2 {
-			t.Fatalf("%d requests, %d effects and %d logins, want 2, 1 and 2", len(sent), len(w.Effects()), w.obtains())
-		}
-		if sent[0].body != sent[1].body || sent[1].body == "" {
-			t.Errorf("the bodies are %q and %q", sent[0].body, sent[1].body)
-		}
-		if sent[0].header.Get("Authorization") == sent[1].header.Get("Authorization") {
-			t.Error("it was sent again with the token that was refused")
-		}
-	})
-}
-
-func TestSecondRefusalIsReturned(t *testing.T) {
-	ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
-		const route = "GET /assets"
-		w.answer(route, func(rw http.ResponseWriter, r *http.Request) {
-			rw.WriteHeader(401)
-			_, _ = fmt.Fprintf(rw, "refusal %d", len(w.requests(route)))
-		})
-		client := w.client()
-		w.token(client.Tokens)
-		status, body := get(t, client, w.url+"/api/assets")
-		if status != 401 || body != "refusal 2" || len(w.requests(route)) != 2 || w.obtains() != 2 {
-			t.Errorf("%d %q after %d requests and %d logins, want the second 401 after 2 and one more", status, body, len(w.requests(route)), w.obtains())
-		}
-	})
-}
-
-// A refusal may arrive when the token has long been replaced.
-func TestStragglersOfARefusedTokenMakeNoLogin(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		const crowd = 50
-		client := w.client()
-		w.token(client.Tokens)
-		old := "token " + w.Token("issuer")
-		w.Revoke("issuer")
-		var mu sync.Mutex
-		came := 0
-		all := make(chan struct{})
-		w.answer("GET /assets", func(rw http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Authorization") != old {
-				return
-			}
-			mu.Lock()
-			came++
-			n := came
-			mu.Unlock()
-			if n == crowd {
-				close(all)
-			}
-			<-all // everybody is under way with the old token
-			if n%5 == 0 {
-				time.Sleep(time.Duration(n) * 100 * time.Millisecond)
-			}
-			rw.WriteHeader(401)
-		})
-		var wg sync.WaitGroup
-		for range crowd {
-			wg.Go(func() {
-				if status, _ := get(t, client, w.url+"/api/assets"); status != 200 {
-					t.Errorf("status %d", status)
-				}
-			})
-		}
-		wg.Wait()
-		if came != crowd || w.obtains() != 2 {
-			t.Errorf("%d requests had the old token and %d logins were made, want %d and the first and one more", came, w.obtains(), crowd)
-		}
-	})
-}
-
-func TestFiftyRefusedRequestsMakeOneLogin(t *testing.T) {
-	fake, server := startFake(t, fakeamp.Config{})
-	client := newTestClient(t, configFor(server))
-	get(t, client, server.URL+"/api/assets")
-	fake.Revoke("issuer")
-	var wg sync.WaitGroup
-	for range 50 {
-		wg.Go(func() {
-			if status, _ := get(t, client, server.URL+"/api/assets"); status != 200 {
-				t.Errorf("status %d", status)
-			}
-		})
-	}
-	wg.Wait()
-	if n := fake.Count("POST /user/obtain_token"); n != 2 {
-		t.Errorf("%d logins, want the first and one more", n)
-	}
-}
-
-func TestServerThatAlwaysRefusesCostsFewLogins(t *testing.T) {
-	for name, cfg := range map[string]fakeamp.Config{"same token": {}, "new token each login": {NewTokenEachLogin: true}} {
-		t.Run(name, func(t *testing.T) {
-			fake, server := startFake(t, cfg)
-			client := newTestClient(t, configFor(server))
-			fake.Inject(fakeamp.Fault{Route: "GET /assets", Status: 401, Times: -1})
-			for range 100 {
-				status, body := get(t, client, server.URL+"/api/assets")
-				if status != 401 || !strings.Contains(body, "Invalid token.") {
-					t.Fatalf("%d %s, want the refusal with its body", status, body)
-				}
-			}
-			if n := fake.Count("POST /user/obtain_token"); n > 3 {
-				t.Errorf("%d logins for 100 refusals, want at most 3", n)
-			}
-			if n := fake.Count("GET /assets"); n > 103 {
-				t.Errorf("%d requests for 100 calls", n)
-			}
-		})
-	}
-}
-
-func TestRefusalIsReturnedWholeWhenItsBodyCannotBeSentAgain(t *testing.T) {
-	fake, server := startFake(t, fakeamp.Config{})
-	client := newTestClient(t, configFor(server))
-	get(t, client, server.URL+"/api/assets")
-	fake.Revoke("issuer")
-	req := issueRequest(t, server, "op-1")
-	req.GetBody, req.ContentLength = nil, -1
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, _ := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if resp.StatusCode != 401 || !strings.Contains(string(body), "Invalid token.") {
-		t.Errorf("%d %q", resp.StatusCode, body)
-	}
-	if n := len(fake.Effects()); n != 0 {
-		t.Errorf("%d effects, want none", n)
-	}
-	if status, _ := get(t, client, server.URL+"/api/assets"); status != 200 {
-		t.Errorf("the next request has no new token: %d", status)
 	}
 }
 
@@ -358,6 +130,15 @@ func TestLayersStackInAnyOrder(t *testing.T) {
 	}
 }
 
+func mustURL(t *testing.T, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
 func TestUsersHTTPClientIsKeptAndNotChanged(t *testing.T) {
 	_, server := startFake(t, fakeamp.Config{})
 	jar, _ := cookiejar.New(nil)
@@ -390,19 +171,46 @@ func TestUsersHTTPClientIsKeptAndNotChanged(t *testing.T) {
 	}
 }
 
-func TestRedirectedMutationIsReturnedNotFollowed(t *testing.T) {
-	for _, status := range []int{301, 302, 303} {
-		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			fake, server := startFake(t, fakeamp.Config{})
-			client := newTestClient(t, configFor(server))
-			fake.Inject(fakeamp.Fault{Route: "POST /assets/issue", Status: status, Header: http.Header{"Location": {"/api/assets"}}})
-			resp, err := client.Do(issueRequest(t, server, "op"))
+func TestNewClientChangesNothingThatItIsGiven(t *testing.T) {
+	// The functions and the transport are compared by identity, the rest by content.
+	same := []cmp.Option{
+		cmp.Transformer("identity", func(f func(*http.Request, []*http.Request) error) uintptr { return reflect.ValueOf(f).Pointer() }),
+		cmp.Comparer(func(a, b http.RoundTripper) bool { return a == b }),
+	}
+	for name, theirs := range map[string]*http.Client{
+		"none":  nil,
+		"empty": {},
+		"full": {
+			Transport: new(http.Transport), Timeout: time.Minute,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return nil },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := validConfig()
+			cfg.HTTPClient = theirs
+			before := cfg
+			if theirs != nil {
+				before.HTTPClient = new(*theirs)
+			}
+			defaultTransport, defaultClient := http.DefaultTransport, *http.DefaultClient
+			client, err := ampauth.NewClient(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer resp.Body.Close()
-			if resp.StatusCode != status {
-				t.Errorf("status %d, want the redirect itself: a GET in place of the POST looks like success", resp.StatusCode)
+			defer client.Close()
+			if diff := cmp.Diff(before, cfg, same...); diff != "" {
+				t.Errorf("NewClient changed its Config (-before +after):\n%s", diff)
+			}
+			if client.Client == theirs {
+				t.Error("the user's client is used itself, not copied")
+			}
+			if http.DefaultTransport != defaultTransport || !reflect.DeepEqual(*http.DefaultClient, defaultClient) {
+				t.Error("NewClient changed the defaults of net/http")
+			}
+			if theirs != nil && theirs.Transport != nil {
+				if transport := theirs.Transport.(*http.Transport); transport.MaxIdleConnsPerHost != 0 || transport.TLSClientConfig != nil {
+					t.Error("NewClient changed the user's transport")
+				}
 			}
 		})
 	}
@@ -430,12 +238,67 @@ func TestCloseEndsTheClient(t *testing.T) {
 	}
 }
 
+// What the user's transport has open is the user's; what was made for mutations ends with
+// the client.
+func TestCloseEndsTheConnectionsForMutations(t *testing.T) {
+	for name, end := range map[string]func(*ampauth.Client){
+		"Close":                func(c *ampauth.Client) { _ = c.Close() },
+		"CloseIdleConnections": func(c *ampauth.Client) { c.CloseIdleConnections() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+				client := w.client(func(c *ampauth.Config) { c.MutationIdle = time.Hour })
+				post := func() {
+					resp, err := client.Post(w.url+"/api/unknown", "application/json", strings.NewReader("{}"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					stubText(t, resp)
+					synctest.Wait()
+				}
+				post()
+				dials := w.listener.Dials()
+				post()
+				if w.listener.Dials() != dials {
+					t.Fatalf("a second mutation took a connection of its own")
+				}
+				end(client)
+				synctest.Wait()
+				if name == "CloseIdleConnections" {
+					if post(); w.listener.Dials() != dials+1 {
+						t.Errorf("the connection was kept")
+					}
+					_ = client.Close()
+				}
+			})
+		})
+	}
+}
+
+func TestRateLimitedMutationWaitsAndIsSentAgainWhole(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampIssue, Status: 429, Header: http.Header{"Retry-After": {"1"}}})
+		if status := w.issue(w.client()); status != 201 {
+			t.Errorf("status %d", status)
+		}
+		sent := w.requests(ampIssue)
+		if len(sent) != 2 || len(w.Effects()) != 1 {
+			t.Fatalf("%d requests and %d effects, want 2 and 1", len(sent), len(w.Effects()))
+		}
+		if sent[0].body != sent[1].body || sent[1].body == "" {
+			t.Errorf("the bodies are %q and %q", sent[0].body, sent[1].body)
+		}
+		if wait := sent[1].at.Sub(sent[0].at); wait < time.Second || wait > 2*time.Second {
+			t.Errorf("waited %v, want 1 s and at most the spread of another", wait)
+		}
+	})
+}
+
 func TestLogsAndErrorsOfARoughDayShowNoSecret(t *testing.T) {
 	fake, server := startFake(t, fakeamp.Config{})
-	var log bytes.Buffer
-	var mu sync.Mutex
+	var log ampLog
 	cfg := configFor(server)
-	cfg.Logger = slog.New(slog.NewJSONHandler(lockedWriter{&mu, &log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log.into(&cfg)
 	client := newTestClient(t, cfg)
 	var said strings.Builder
 	call := func(faults ...fakeamp.Fault) {
@@ -460,8 +323,6 @@ func TestLogsAndErrorsOfARoughDayShowNoSecret(t *testing.T) {
 	call(fakeamp.Fault{Route: "POST /user/obtain_token", Body: `{"token":"` + echo + `"}`})
 	call(fakeamp.Fault{Route: "POST /user/obtain_token", Body: echo})
 
-	mu.Lock()
-	defer mu.Unlock()
 	for _, secret := range []string{"correct horse", token} {
 		if strings.Contains(log.String()+said.String(), secret) {
 			t.Error("a log or an error shows a secret")
@@ -472,17 +333,6 @@ func TestLogsAndErrorsOfARoughDayShowNoSecret(t *testing.T) {
 			t.Errorf("the log lacks %q", message)
 		}
 	}
-}
-
-type lockedWriter struct {
-	mu *sync.Mutex
-	w  io.Writer
-}
-
-func (l lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }
 
 // TestLive talks to the AMP server of the environment. It reads only.
@@ -502,46 +352,3 @@ func TestLive(t *testing.T) {
 		t.Errorf("no fresh token after a call: %+v", info)
 	}
 }
-
-func mustURL(t *testing.T, raw string) *url.URL {
-	t.Helper()
-	u, err := url.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
-
-func TestOneEndpointThatAlwaysRefusesCostsFewLogins(t *testing.T) {
-	fake, server := startFake(t, fakeamp.Config{})
-	client := newTestClient(t, configFor(server))
-	fake.Inject(fakeamp.Fault{Route: "GET /managers", Status: 401, Times: -1})
-	for range 50 { // what the API accepts elsewhere does not excuse the next login
-		if status, _ := get(t, client, server.URL+"/api/assets"); status != 200 {
-			t.Fatalf("status %d", status)
-		}
-		if status, _ := get(t, client, server.URL+"/api/managers"); status != 401 {
-			t.Fatalf("status %d, want the refusal", status)
-		}
-	}
-	if n := fake.Count("POST /user/obtain_token"); n > 3 {
-		t.Errorf("%d logins for 50 refusals, want at most 3", n)
-	}
-}
-
-func TestPanickingLogHandlerCostsNobodyTheToken(t *testing.T) {
-	_, server := startFake(t, fakeamp.Config{})
-	cfg := configFor(server)
-	cfg.Logger = slog.New(panickingHandler{slog.DiscardHandler})
-	client := newTestClient(t, cfg)
-	for range 2 {
-		if _, err := client.Tokens.Obtain(t.Context()); err != nil {
-			t.Errorf("got %v", err)
-		}
-	}
-}
-
-type panickingHandler struct{ slog.Handler }
-
-func (panickingHandler) Enabled(context.Context, slog.Level) bool  { return true }
-func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a handler that panics") }

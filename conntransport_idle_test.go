@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth"
-	"github.com/ampauth/ampauth/internal/fakeamp"
-	"github.com/ampauth/ampauth/internal/hostile"
 	"github.com/ampauth/ampauth/internal/memnet"
 	"golang.org/x/time/rate"
 )
@@ -77,101 +75,6 @@ func TestWithoutARetryTransportAllIsPooled(t *testing.T) {
 			t.Errorf("%d connections, want the one of the base", l.Dials())
 		}
 	})
-}
-
-// What the user's transport has open is the user's; what was made for mutations ends with
-// the client.
-func TestCloseEndsTheConnectionsForMutations(t *testing.T) {
-	for name, end := range map[string]func(*ampauth.Client){
-		"Close":                func(c *ampauth.Client) { _ = c.Close() },
-		"CloseIdleConnections": func(c *ampauth.Client) { c.CloseIdleConnections() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-				client := w.client(func(c *ampauth.Config) { c.MutationIdle = time.Hour })
-				post := func() {
-					resp, err := client.Post(w.url+"/api/unknown", "application/json", strings.NewReader("{}"))
-					if err != nil {
-						t.Fatal(err)
-					}
-					stubText(t, resp)
-					synctest.Wait()
-				}
-				post()
-				dials := w.listener.Dials()
-				post()
-				if w.listener.Dials() != dials {
-					t.Fatalf("a second mutation took a connection of its own")
-				}
-				end(client)
-				synctest.Wait()
-				if name == "CloseIdleConnections" {
-					if post(); w.listener.Dials() != dials+1 {
-						t.Errorf("the connection was kept")
-					}
-					_ = client.Close()
-				}
-			})
-		})
-	}
-}
-
-// TestMutationWithoutABodyHasNoneOverHTTP2: over HTTP/2 a body that hides its length is
-// seen by the server.
-func TestMutationWithoutABodyHasNoneOverHTTP2(t *testing.T) {
-	var length int64
-	url, base := stubHTTP2(t, func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		length = r.ContentLength
-	})
-	for name, layer := range map[string]func(http.RoundTripper) http.RoundTripper{
-		"directly":      func(rt http.RoundTripper) http.RoundTripper { return rt },
-		"below a layer": func(rt http.RoundTripper) http.RoundTripper { return stubHeaderLayer(rt) },
-	} {
-		rt := &ampauth.RetryTransport{Base: layer(&ampauth.ConnTransport{Base: base})}
-		for _, method := range []string{"POST", "GET", "DELETE"} {
-			length = -2
-			req := stubRequestTo(t.Context(), url, ampauth.MutatingOperation, nil)
-			req.Method = method
-			resp, err := rt.RoundTrip(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			stubText(t, resp)
-			if resp.ProtoMajor != 2 || length != 0 {
-				t.Errorf("%s %s: %s with ContentLength %d, want HTTP/2 and 0", name, method, resp.Proto, length)
-			}
-		}
-		rt.CloseIdleConnections()
-	}
-}
-
-// net/http sends what has no body once more over HTTP/2 when a server ends the stream with
-// PROTOCOL_ERROR, whatever it has done before.
-func TestMutationWithoutABodyIsPerformedOnceOverHTTP2(t *testing.T) {
-	for _, code := range []uint32{1, 7} { // PROTOCOL_ERROR, REFUSED_STREAM
-		for _, method := range []string{"POST", "GET"} {
-			s := hostile.New(hostile.HTTP2, hostile.ByID(map[string][]hostile.Step{
-				"m": {{Perform: true, Do: hostile.ResetStream, Code: code}, {Perform: true}},
-			}))
-			defer s.Close()
-			base := stubPooled(t)
-			base.TLSClientConfig, base.ForceAttemptHTTP2 = s.TLSConfig(), true
-			rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{MaxAttempts: 1}}
-			stubStatus(t, rt, stubRequestTo(t.Context(), s.URL(), ampauth.SafeOperation, nil))
-			req := stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, nil)
-			req.Method = method
-			req.Header.Set("X-Operation-Id", "m")
-			resp, err := rt.RoundTrip(req)
-			if err == nil {
-				stubText(t, resp)
-			}
-			if n := s.Effects("m"); err == nil || n != 1 {
-				t.Errorf("%s, code %d: %v after %d effects, want an error after 1", method, code, err, n)
-			}
-			rt.CloseIdleConnections()
-		}
-	}
 }
 
 // A kept connection that is found closed is no attempt: no wait, no token of the limiter,

@@ -17,7 +17,7 @@ func TestAnswerThatALayerMadeOfAnErrorProvesNothing(t *testing.T) {
 		s := hostile.New(hostile.HTTP1, hostile.Sequence(hostile.Step{Perform: true, Do: hostile.Close}))
 		defer s.Close()
 		conns := &ampauth.ConnTransport{Base: stubPooled(t)}
-		layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+		layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if resp, err := conns.RoundTrip(req); err == nil {
 				return resp, nil
 			}
@@ -42,7 +42,7 @@ func TestTryThatWasLeftBehindIsNotSent(t *testing.T) {
 	conns := &ampauth.ConnTransport{Base: base}
 	left := make(chan error, 1)
 	first := true
-	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+	layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		resp, err := conns.RoundTrip(req)
 		if first {
 			first = false
@@ -75,7 +75,7 @@ func TestRepeatOfALayerOverAConnTransportIsCounted(t *testing.T) {
 	base := stubPooled(t)
 	base.DialContext = s.DialContext
 	conns := &ampauth.ConnTransport{Base: base}
-	layer := stubLayer(func(req *http.Request) (*http.Response, error) {
+	layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		again := req.Clone(req.Context())
 		again.Body = http.NoBody
 		_, _ = conns.RoundTrip(req) // performed, and cut
@@ -87,5 +87,23 @@ func TestRepeatOfALayerOverAConnTransportIsCounted(t *testing.T) {
 	_, err := (&ampauth.RetryTransport{Base: layer, Retry: stubQuick}).RoundTrip(req)
 	if !errors.Is(err, ampauth.ErrAmbiguous) || s.Effects("m") != 1 {
 		t.Errorf("got %v after %d effects, want ErrAmbiguous after 1", err, s.Effects("m"))
+	}
+}
+
+func TestRepeatOfALayerThatMustGoAnotherWayIsNoProof(t *testing.T) {
+	s := hostile.New(hostile.HTTP2, hostile.Sequence(hostile.Step{Perform: true}))
+	defer s.Close()
+	base := stubPooled(t)
+	base.TLSClientConfig, base.ForceAttemptHTTP2 = s.TLSConfig(), true
+	auth := &ampauth.AuthTransport{Base: base, Source: ampauth.StaticTokenSource(ampauth.SecretFromString("t")), Origin: s.URL()}
+	calls := 0
+	layer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		calls++
+		stubConnect(req, true) // over its own connection, which broke
+		return auth.RoundTrip(req)
+	})
+	_, err := (&ampauth.RetryTransport{Base: layer, Retry: stubQuick}).RoundTrip(stubRequestTo(t.Context(), s.URL(), ampauth.MutatingOperation, []byte("x")))
+	if !errors.Is(err, ampauth.ErrAmbiguous) || calls != 1 || s.Requests() != 0 {
+		t.Errorf("got %v after %d calls with %d requests, want it ambiguous after 1", err, calls, s.Requests())
 	}
 }

@@ -2,16 +2,13 @@ package ampauth_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,20 +17,6 @@ import (
 
 	"github.com/ampauth/ampauth"
 )
-
-// kinds are all sentinels that an Error can have for its kind, with their ErrorType.
-var kinds = map[error]string{
-	ampauth.ErrConfig:        "config",
-	ampauth.ErrObtainFailed:  "obtain_failed",
-	ampauth.ErrRefreshFailed: "refresh_failed",
-	ampauth.ErrRequestFailed: "request_failed",
-	ampauth.ErrRateLimited:   "rate_limited",
-	ampauth.ErrTimeout:       "timeout",
-	ampauth.ErrSerialization: "serialization",
-	ampauth.ErrClosed:        "closed",
-	ampauth.ErrStore:         "store",
-	ampauth.ErrAmbiguous:     "ambiguous",
-}
 
 func TestErrorSaysWhatFailedAfterHowManyAttemptsAndWhatToDo(t *testing.T) {
 	unavailable := &ampauth.Error{Op: "request", Kind: ampauth.ErrRequestFailed, Outcome: ampauth.Answered, StatusCode: 503}
@@ -154,17 +137,6 @@ func TestTimeoutIsToldByTimeAlone(t *testing.T) {
 	}
 }
 
-// layered is what a base below somebody else's layer, which wraps its errors.
-func layered(base http.RoundTripper) http.RoundTripper {
-	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		resp, err := base.RoundTrip(req)
-		if err != nil {
-			err = fmt.Errorf("tracing: %w", err)
-		}
-		return resp, err
-	})
-}
-
 func TestPrefixStandsOnce(t *testing.T) {
 	inner := &ampauth.Error{Op: "request", Kind: ampauth.ErrTimeout, Limit: time.Second, Err: io.EOF}
 	destroyed := ampauth.SecretFromString(canaryToken)
@@ -226,36 +198,6 @@ func TestPrefixStandsOnce(t *testing.T) {
 			t.Errorf("the sentinel %q has no prefix", text)
 		}
 	}
-}
-
-// links returns every error that unwrapping err reaches, err included.
-func links(err error) []error {
-	if err == nil {
-		return nil
-	}
-	all := []error{err}
-	switch e := err.(type) {
-	case interface{ Unwrap() error }:
-		all = append(all, links(e.Unwrap())...)
-	case interface{ Unwrap() []error }:
-		for _, inner := range e.Unwrap() {
-			all = append(all, links(inner)...)
-		}
-	}
-	return all
-}
-
-// everythingErrorsSay prints each link of err in every way there is.
-func everythingErrorsSay(err error) string {
-	var b strings.Builder
-	for _, link := range links(err) {
-		fmt.Fprintf(&b, "%v\n%+v\n%#v\n%q\n", link, link, link, link)
-		text, _ := json.Marshal(link)
-		b.Write(text)
-		slog.New(slog.NewJSONHandler(&b, nil)).Error("failed", "error", link)
-		walk(&b, reflect.ValueOf(link), make(map[walked]bool))
-	}
-	return b.String()
 }
 
 // serverError has the shape of net/http's own that quote what a server sent.
@@ -354,4 +296,18 @@ func TestCauseWithoutWordsOfOthersIsKeptAsItIs(t *testing.T) {
 	if !slices.Contains(links(err), error(errStubReset)) {
 		t.Errorf("the cause is not in the chain of %v", err)
 	}
+}
+
+// kinds are all sentinels that an Error can have for its kind, with their ErrorType.
+var kinds = map[error]string{
+	ampauth.ErrConfig:        "config",
+	ampauth.ErrObtainFailed:  "obtain_failed",
+	ampauth.ErrRefreshFailed: "refresh_failed",
+	ampauth.ErrRequestFailed: "request_failed",
+	ampauth.ErrRateLimited:   "rate_limited",
+	ampauth.ErrTimeout:       "timeout",
+	ampauth.ErrSerialization: "serialization",
+	ampauth.ErrClosed:        "closed",
+	ampauth.ErrStore:         "store",
+	ampauth.ErrAmbiguous:     "ambiguous",
 }

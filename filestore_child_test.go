@@ -3,12 +3,10 @@
 package ampauth_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -16,61 +14,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/ampauth/ampauth"
 )
-
-// directoryEnv names the directory of the store of a child process.
-const directoryEnv = "AMPAUTH_TEST_DIRECTORY"
-
-// fileStoreChild returns the command of a child of the tests below: this test binary once more,
-// in TestFileStoreChild, for what concerns a whole process.
-func fileStoreChild(t *testing.T, what, dir string) *exec.Cmd {
-	t.Helper()
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), executable, "-test.run=^TestFileStoreChild$")
-	cmd.Env = append(os.Environ(), childEnv+"=filestore "+what, directoryEnv+"="+dir)
-	return cmd
-}
-
-// runFileStoreChild runs a child to its end, which must be a good one.
-func runFileStoreChild(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v:\n%s", err, output)
-	}
-}
-
-// startFileStoreChild starts a child, waits until it says that it has begun, and
-// returns a function that kills it.
-func startFileStoreChild(t *testing.T, cmd *exec.Cmd) (kill func()) {
-	t.Helper()
-	stdin, err := cmd.StdinPipe() // the child waits for its end
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill = sync.OnceFunc(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		_ = stdin.Close()
-	})
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "begun\n" {
-		kill()
-		t.Fatalf("the child said %q, %v", line, err)
-	}
-	return kill
-}
 
 // TestFileStoreChild does in a child process what the environment says.
 func TestFileStoreChild(t *testing.T) {
@@ -175,20 +121,6 @@ func TestFileStoreChild(t *testing.T) {
 		wantHealed(t, s)
 	default:
 		t.Fatalf("what is %q?", what)
-	}
-}
-
-func renewedToken() ampauth.Token {
-	return ampauth.Token{Value: ampauth.SecretFromString(canaryRenewedToken), ObtainedAt: time.Now()}
-}
-
-// dropRoot makes the process an ordinary user's, so that modes mean something.
-func dropRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		if err := errors.Join(syscall.Setgid(65534), syscall.Setuid(65534)); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 // a peer, who is not root where this test is, puts other things in the place of it,
 // or of what is above it.
 func TestPeerWhoPlantsThingsGetsNothingOfOurs(t *testing.T) {
+	takesLong(t, 6)
 	for _, test := range []struct{ plants, below string }{{"links", ""}, {"links", "below"}, {"FIFOs", ""}, {"directories", ""}} {
 		t.Run(test.plants+" "+test.below, func(t *testing.T) {
 			planted, k := filepath.Join(openDirectory(t), "tokens"), recordKey(t)

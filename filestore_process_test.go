@@ -4,7 +4,6 @@ package ampauth_test
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,20 +13,7 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/ampauth/ampauth"
 )
-
-// openDirectory returns a directory that every user can write to.
-func openDirectory(t *testing.T) string {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "open")
-	err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(dir)), 0o711), os.Chmod(filepath.Dir(dir), 0o711), os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
 
 func TestModesDoNotDependOnTheUmask(t *testing.T) {
 	masks := []string{"0", "077", "0777"}
@@ -49,11 +35,6 @@ func TestFileSizeLimitKeepsTheOldToken(t *testing.T) {
 
 func TestLackOfFileDescriptorsKeepsTheOldToken(t *testing.T) {
 	runFileStoreChild(t, fileStoreChild(t, "few files", newFileStore(t).Dir))
-}
-
-// killedToken returns the tokens that a child saves by turns, of different lengths.
-func killedToken(turn int) ampauth.Token {
-	return ampauth.Token{Value: ampauth.SecretFromString(strings.Repeat("killed", 1+turn%2*600))}
 }
 
 func TestWriterThatIsKilledAnywhereLeavesAWholeToken(t *testing.T) {
@@ -118,26 +99,6 @@ func TestHolderThatIsKilledFreesTheLock(t *testing.T) {
 	defer got.unlock()
 	if after, err := os.Stat(lockFile); err != nil || !os.SameFile(before, after) {
 		t.Error("it is another lock file")
-	}
-}
-
-const countsEach = 25
-
-// countUnderTheLock adds one to a number in a file, as nobody else may do at once.
-func countUnderTheLock(t *testing.T, s *ampauth.FileStore) {
-	unlock, err := s.Lock(t.Context(), recordKey(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unlock()
-	path := s.Dir + ".count"
-	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
-	n, _ := strconv.Atoi(string(text))
-	if err := os.WriteFile(path, []byte(strconv.Itoa(n+1)), 0o600); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,83 +13,6 @@ import (
 
 	"github.com/ampauth/ampauth"
 )
-
-func newFileStore(t *testing.T) *ampauth.FileStore {
-	return &ampauth.FileStore{Dir: filepath.Join(t.TempDir(), "tokens")}
-}
-
-// tokenPath is where the store keeps the token of recordKey.
-func tokenPath(t testing.TB, s *ampauth.FileStore) string {
-	return filepath.Join(s.Dir, recordKey(t).String()+".token")
-}
-
-func saveCanary(t *testing.T, s *ampauth.FileStore) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // so that a Save that waits for itself is found
-	defer cancel()
-	if err := s.Save(ctx, recordKey(t), canaryTokenValue()); err != nil {
-		t.Fatalf("Save: %v", err)
-	}
-}
-
-// wantCanary fails unless the canary token is loaded.
-func wantCanary(t *testing.T, s *ampauth.FileStore) {
-	t.Helper()
-	token, err := s.Load(t.Context(), recordKey(t))
-	if err != nil {
-		t.Fatalf("Load: %v", err)
-	}
-	if !token.Value.Equal(ampauth.SecretFromString(canaryToken)) {
-		t.Error("Load returned another token")
-	}
-}
-
-func wantNoToken(t *testing.T, s *ampauth.FileStore, reason string) {
-	t.Helper()
-	_, err := s.Load(t.Context(), recordKey(t))
-	wantMiss(t, err, reason)
-}
-
-// wantHealed fails unless the next Save puts a good file in place of what is there.
-func wantHealed(t *testing.T, s *ampauth.FileStore) {
-	t.Helper()
-	saveCanary(t, s)
-	wantCanary(t, s)
-	wantNoLeftovers(t, s)
-}
-
-// wantNoLeftovers fails if there is more than a token and its locks.
-func wantNoLeftovers(t *testing.T, s *ampauth.FileStore) {
-	t.Helper()
-	entries, err := os.ReadDir(s.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, entry := range entries {
-		if !slices.Contains([]string{".token", ".lock", ".write"}, filepath.Ext(entry.Name())) {
-			t.Errorf("%s is left", entry.Name())
-		}
-	}
-}
-
-// wantStoreError fails unless err is of kind ErrStore, says exactly this, and shows
-// neither a secret nor a path.
-func wantStoreError(t *testing.T, s *ampauth.FileStore, err error, want string) {
-	t.Helper()
-	if e, ok := errors.AsType[*ampauth.Error](err); !ok || e.Op != "store" || !errors.Is(err, ampauth.ErrStore) || errors.Is(err, ampauth.ErrNoToken) {
-		t.Fatalf("got the error %v, want an *Error of kind ErrStore", err)
-	}
-	if want := "ampauth: token store: " + want; err.Error() != want {
-		t.Errorf("got %q, want %q", err, want)
-	}
-	said := everythingErrorsSay(err)
-	if found := leaks(said); found != nil {
-		t.Errorf("the error shows %v", found)
-	}
-	if strings.Contains(said, s.Dir) || strings.Contains(said, recordKey(t).String()) {
-		t.Error("the error shows a path")
-	}
-}
 
 func TestFileStoreKeepsATokenForTheNextProcess(t *testing.T) {
 	s := newFileStore(t)
@@ -159,6 +81,7 @@ func TestFileThatIsNoRecordIsAMissUntilTheNextSave(t *testing.T) {
 }
 
 func TestReaderBesideAThousandSavesSeesEachTimeOneToken(t *testing.T) {
+	takesLong(t, 2)
 	s, k := newFileStore(t), recordKey(t)
 	saveCanary(t, s)
 	tokens := []ampauth.Token{canaryTokenValue(), {Value: ampauth.SecretFromString(strings.Repeat("long", 1000))}}

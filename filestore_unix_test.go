@@ -10,40 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/ampauth/ampauth"
 )
-
-// wantModes fails unless the directory and the files in it are for the user alone.
-func wantModes(t *testing.T, s *ampauth.FileStore) {
-	t.Helper()
-	err := filepath.WalkDir(s.Dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := entry.Info()
-		if want := map[bool]fs.FileMode{true: fs.ModeDir | 0o700, false: 0o600}[entry.IsDir()]; err == nil && info.Mode() != want {
-			t.Errorf("%s has mode %v, want %v", filepath.Ext(path), info.Mode(), want)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// within fails if call takes as long as if it waited for somebody.
-func within(t *testing.T, what string, call func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); call() }()
-	select {
-	case <-done:
-	case <-time.After(5 * time.Second):
-		t.Fatalf("%s hangs", what)
-	}
-}
 
 func TestFilesAreForTheUserAlone(t *testing.T) {
 	s, k := newFileStore(t), recordKey(t)

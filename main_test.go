@@ -1,11 +1,9 @@
 package ampauth_test
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"html"
@@ -15,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,123 +21,52 @@ import (
 	"time"
 )
 
-// The secrets that tests use where one could get out. Whatever the tests of this
-// package write to stdout, stderr or a default logger is searched for them.
-const (
-	// canaryPassword has what encodings escape.
-	canaryPassword = `pQ7w"Zk\93<vT&x+R/üm2%Hs 6jN'd4Y`
-	// canaryToken and canaryRenewedToken have the shape of AMP's tokens.
-	canaryToken        = "c4a7e1f09b3d586270aef1c2d8b4963517fe0ad2"
-	canaryRenewedToken = "5e80b2d7f61c94a3e7d0285bc9f3a1461d7ec832"
-)
-
-// A leakForm is a way in which a secret may show: the text of a piece of it.
-type leakForm struct {
-	name  string
-	piece int // bytes of the secret that are searched at a time
-	text  func([]byte) string
-}
-
-// leakForms are searched for every piece of a secret, so that line breaks, cuts
-// and the three alignments of base64 hide nothing.
-var leakForms = []leakForm{
-	{"raw", 9, func(b []byte) string { return string(b) }},
-	{"hex", 9, hex.EncodeToString},
-	{"HEX", 9, func(b []byte) string { return fmt.Sprintf("%X", b) }},
-	{"hexdump", 8, func(b []byte) string { return fmt.Sprintf("% x", b) }},
-	{"Go bytes", 9, func(b []byte) string { return joinBytes(b, "0x%02x", ", ") }},
-	{"Go bytes, unpadded", 9, func(b []byte) string { return joinBytes(b, "0x%x", ", ") }},
-	{"prefixed bytes", 9, func(b []byte) string { return joinBytes(b, "0x%02x", " ") }},
-	{"PREFIXED BYTES", 9, func(b []byte) string { return joinBytes(b, "0X%02X", " ") }},
-	{"escaped bytes", 9, func(b []byte) string { return joinBytes(b, `\x%02x`, "") }},
-	{"decimal bytes", 9, func(b []byte) string { return joinBytes(b, "%d", " ") }},
-	{"decimal bytes, commas", 9, func(b []byte) string { return joinBytes(b, "%d", ",") }},
-	{"decimal bytes, commas and spaces", 9, func(b []byte) string { return joinBytes(b, "%d", ", ") }},
-	{"base64", 9, base64.StdEncoding.EncodeToString},
-	{"base64 for URLs", 9, base64.URLEncoding.EncodeToString},
-	{"query", 9, func(b []byte) string { return url.QueryEscape(string(b)) }},
-	{"path", 9, func(b []byte) string { return url.PathEscape(string(b)) }},
-	{"percent", 9, func(b []byte) string { return joinBytes(b, "%%%02X", "") }},
-	{"JSON", 9, func(b []byte) string { text, _ := json.Marshal(string(b)); return string(text[1 : len(text)-1]) }},
-	{"JSON, HTML kept", 9, func(b []byte) string {
-		var text bytes.Buffer
-		encoder := json.NewEncoder(&text)
-		encoder.SetEscapeHTML(false)
-		_ = encoder.Encode(string(b))
-		return strings.Trim(text.String(), "\"\n")
-	}},
-	{"HTML", 9, func(b []byte) string { return html.EscapeString(string(b)) }},
-	{"quoted", 9, func(b []byte) string { text := fmt.Sprintf("%q", b); return text[1 : len(text)-1] }},
-	{"quoted, ASCII", 9, func(b []byte) string { text := fmt.Sprintf("%+q", b); return text[1 : len(text)-1] }},
-	{"code points", 9, func(b []byte) string { return fmt.Sprintf("%U", []rune(string(b)))[1:] }},
-}
-
-func joinBytes(b []byte, format, separator string) string {
-	parts := make([]string, len(b))
-	for i, c := range b {
-		parts[i] = fmt.Sprintf(format, c)
-	}
-	return strings.Join(parts, separator)
-}
-
-// A leakPattern is a text to search for, with a name that can be printed.
-type leakPattern struct{ text, name string }
-
-// leakKey is how a leakPattern begins: one look at each place of a text then
-// finds all that begin there.
-type leakKey [8]byte
-
-var leakPatterns = sync.OnceValue(func() map[leakKey][]leakPattern {
-	patterns := make(map[leakKey][]leakPattern)
-	for _, canary := range []struct{ name, secret string }{
-		{"canaryPassword", canaryPassword}, {"canaryToken", canaryToken}, {"canaryRenewedToken", canaryRenewedToken},
-	} {
-		for _, form := range leakForms {
-			for i := 0; i+form.piece <= len(canary.secret); i++ {
-				text := form.text([]byte(canary.secret[i : i+form.piece]))
-				key := leakKey([]byte(text))
-				patterns[key] = append(patterns[key], leakPattern{text, canary.name + " as " + form.name})
-			}
-		}
-	}
-	return patterns
-})
-
-// leaks returns which secrets text shows, and in which form. It is safe to print.
-func leaks(text string) []string {
-	var found []string
-	patterns := leakPatterns()
-	var key leakKey
-	for i := 0; i+len(key) <= len(text); i++ {
-		copy(key[:], text[i:])
-		for _, pattern := range patterns[key] {
-			if strings.HasPrefix(text[i:], pattern.text) {
-				found = append(found, pattern.name)
-			}
-		}
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
-}
-
-// childEnv makes a run of this test binary do something else; see runChild.
-const childEnv = "AMPAUTH_TEST_CHILD"
-
-func TestMain(m *testing.M) {
-	if name := os.Getenv(childEnv); strings.HasPrefix(name, "panic ") {
-		panicWith(strings.TrimPrefix(name, "panic "))
-	}
-	flag.Parse()
-	if flagged("test.fuzzworker") {
-		os.Exit(m.Run()) // it speaks with its coordinator over files of its own
-	}
-	os.Exit(guardedRun(m))
-}
-
 // flagged reports whether a flag of the testing package is set to something.
 func flagged(name string) bool {
 	f := flag.Lookup(name)
 	return f != nil && f.Value.String() != "" && f.Value.String() != "false"
+}
+
+// leftGoroutines waits until no more goroutines run than before, and returns the
+// stacks of all if that does not happen.
+func leftGoroutines(before int) string {
+	http.DefaultClient.CloseIdleConnections()
+	for range 300 {
+		if runtime.NumGoroutine() <= before {
+			return ""
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	stacks := make([]byte, 1<<20)
+	return string(stacks[:runtime.Stack(stacks, true)])
+}
+
+// A capture keeps what is written to stdout, stderr and the default loggers, and
+// shows it all the same.
+type capture struct{ ampLog }
+
+// start captures until release is called.
+func (c *capture) start() (release func()) {
+	var tees sync.WaitGroup
+	through := func(file *os.File) (writer *os.File) {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			panic(err)
+		}
+		tees.Go(func() { _, _ = io.Copy(io.MultiWriter(file, c), reader) })
+		return writer
+	}
+	stdout, stderr := os.Stdout, os.Stderr
+	teeOut, teeErr := through(stdout), through(stderr)
+	os.Stdout, os.Stderr = teeOut, teeErr
+	log.SetOutput(os.Stderr) // slog.Default writes to log
+	return func() {
+		// Not what is there now: with -json, testing has put Stdout in the place of Stderr.
+		_, _ = teeOut.Close(), teeErr.Close()
+		os.Stdout, os.Stderr = stdout, stderr
+		log.SetOutput(stderr)
+		tees.Wait()
+	}
 }
 
 // guardedRun runs the tests and then fails if they printed a secret or left a
@@ -166,76 +92,49 @@ func guardedRun(m *testing.M) int {
 	return code
 }
 
-// leftGoroutines waits until no more goroutines run than before, and returns the
-// stacks of all if that does not happen.
-func leftGoroutines(before int) string {
-	http.DefaultClient.CloseIdleConnections()
-	for range 300 {
-		if runtime.NumGoroutine() <= before {
-			return ""
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	stacks := make([]byte, 1<<20)
-	return string(stacks[:runtime.Stack(stacks, true)])
-}
-
-// A capture keeps what is written to stdout, stderr and the default loggers, and
-// shows it all the same.
-type capture struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (c *capture) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.text.Write(p)
-}
-
-func (c *capture) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.text.String()
-}
-
-// start captures until release is called.
-func (c *capture) start() (release func()) {
-	var tees sync.WaitGroup
-	through := func(file *os.File) (writer *os.File) {
-		reader, writer, err := os.Pipe()
-		if err != nil {
-			panic(err)
-		}
-		tees.Go(func() { _, _ = io.Copy(io.MultiWriter(file, c), reader) })
-		return writer
-	}
-	stdout, stderr := os.Stdout, os.Stderr
-	os.Stdout, os.Stderr = through(stdout), through(stderr)
-	log.SetOutput(os.Stderr) // slog.Default writes to log
-	return func() {
-		_, _ = os.Stdout.Close(), os.Stderr.Close()
-		os.Stdout, os.Stderr = stdout, stderr
-		log.SetOutput(stderr)
-		tees.Wait()
-	}
-}
-
-// runChild runs this test binary once more with childEnv set, and returns how it
-// ended and what it said.
-func runChild(t *testing.T, child string, args ...string) (code int, output string) {
-	t.Helper()
-	executable, err := os.Executable()
+// panicWith ends a child process by a panic with what name says.
+func panicWith(name string) {
+	client, err := canaryClient()
 	if err != nil {
-		t.Fatal(err)
+		os.Exit(3)
 	}
-	cmd := exec.CommandContext(t.Context(), executable, args...)
-	cmd.Env = append(os.Environ(), childEnv+"="+child, "GOTRACEBACK=all")
-	text, err := cmd.CombinedOutput()
-	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
-		t.Fatal(err)
+	defer client.Close()
+	switch name {
+	case "plain text":
+		panic(canaryToken)
+	case "Secret":
+		panic(canaryCredentials().Password)
+	case "pointer to Secret":
+		panic(new(canaryCredentials().Password))
+	case "Credentials":
+		panic(canaryCredentials())
+	case "Token":
+		panic(canaryTokenValue())
+	case "Config":
+		panic(canaryConfig())
+	case "Client":
+		panic(client)
+	case "TokenManager":
+		panic(client.Tokens)
+	case "formatted Client":
+		panic(fmt.Sprintf("%+v %#v", client, client.Tokens))
+	case "error":
+		panic(fmt.Errorf("wrapped: %v", canaryConfig()))
+	case "inside Expose":
+		_ = canaryCredentials().Password.Expose(func(b []byte) error { return []error{}[len(b)] })
 	}
-	return cmd.ProcessState.ExitCode(), string(text)
+	os.Exit(4)
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(childEnv); strings.HasPrefix(name, "panic ") {
+		panicWith(strings.TrimPrefix(name, "panic "))
+	}
+	flag.Parse()
+	if flagged("test.fuzzworker") {
+		os.Exit(m.Run()) // it speaks with its coordinator over files of its own
+	}
+	os.Exit(guardedRun(m))
 }
 
 func TestScannerFindsASecretInEveryForm(t *testing.T) {
@@ -334,6 +233,7 @@ func TestRunFailsThatPrintsASecret(t *testing.T) {
 }
 
 func TestRunFailsThatLeavesAGoroutine(t *testing.T) {
+	takesLong(t, 3)
 	t.Parallel()
 	code, output := runChild(t, "goroutine", "-test.run=^TestPlanted$")
 	if code != 1 || !strings.Contains(output, "left goroutines behind") || !strings.Contains(output, "TestPlanted") {

@@ -2,12 +2,11 @@ package ampauth_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,25 +17,6 @@ import (
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
 )
-
-var ampTwoUsers = fakeamp.Config{Users: map[string]string{"issuer": ampPassword, "other": ampPassword}}
-
-// ampUser are credentials of one of ampTwoUsers.
-func ampUser(name string) ampauth.Credentials {
-	return ampauth.Credentials{Username: name, Password: ampauth.SecretFromString(ampPassword)}
-}
-
-// ampBusy counts the logins and refreshes that a layer has under way.
-type ampBusy struct{ now, most, all atomic.Int32 }
-
-func (b *ampBusy) layer(base http.RoundTripper, req *http.Request) (*http.Response, error) {
-	b.all.Add(1)
-	n := b.now.Add(1)
-	defer b.now.Add(-1)
-	for most := b.most.Load(); n > most && !b.most.CompareAndSwap(most, n); most = b.most.Load() {
-	}
-	return base.RoundTrip(req)
-}
 
 func TestFlightThatWaitedForTheLockDoesNotTouchTheTokenOfAnotherUser(t *testing.T) {
 	for name, call := range map[string]func(*ampauth.TokenManager, context.Context) (ampauth.Token, error){
@@ -70,7 +50,7 @@ func TestFlightThatWaitedForTheLockDoesNotTouchTheTokenOfAnotherUser(t *testing.
 func TestRefusalOfAnotherUsersTokenIsNoRenewal(t *testing.T) {
 	wantOtherUser := func(t *testing.T, err error) {
 		t.Helper()
-		e := ampFailure(t, err, ampauth.ErrObtainFailed)
+		e := stubError(t, err, ampauth.ErrObtainFailed)
 		if e.Outcome != ampauth.Rejected || !strings.Contains(err.Error(), "another user's by now") {
 			t.Errorf("%+v", e)
 		}
@@ -127,7 +107,7 @@ func TestRefusalOfAnotherUsersTokenIsNoRenewal(t *testing.T) {
 	t.Run("nobody waits", func(t *testing.T) {
 		ampBubble(t, ampTwoUsers, func(t *testing.T, w *ampWorld) {
 			m := w.manager()
-			auth := &ampauth.AuthTransport{Source: m, Base: ampLayer(func(req *http.Request) (*http.Response, error) {
+			auth := &ampauth.AuthTransport{Source: m, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				_ = m.SetCredentials(ampUser("other"))
 				return w.transport.RoundTrip(req)
 			})}
@@ -165,32 +145,6 @@ func TestRefusalIsRenewedAsTheSameUser(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A userServer is an AMP whose tokens tell whose they are.
-type userServer struct {
-	logins atomic.Int32
-	wrong  atomic.Int32 // logins with another user's password
-}
-
-func (s *userServer) RoundTrip(req *http.Request) (*http.Response, error) {
-	time.Sleep(rand.N(20 * time.Millisecond))
-	if !strings.HasSuffix(req.URL.Path, "obtain_token") {
-		stubUse(req)
-		return stubResponse(404, "{}"), nil // there is no refresh
-	}
-	var login struct{ Username, Password string }
-	body, _ := io.ReadAll(req.Body)
-	_ = req.Body.Close()
-	if json.Unmarshal(body, &login) != nil || login.Password != "of "+login.Username {
-		s.wrong.Add(1)
-	}
-	select {
-	case <-req.Context().Done():
-		return nil, req.Context().Err()
-	case <-time.After(rand.N(20 * time.Millisecond)):
-	}
-	return stubResponse(200, fmt.Sprintf(`{"token":"%s.%d"}`, login.Username, s.logins.Add(1))), nil
 }
 
 // Users that change while 30 callers send, are refused and renew: what a caller began
@@ -263,173 +217,95 @@ func TestWhatLeftAsOneUserIsNeverSentAgainAsAnother(t *testing.T) {
 	}
 }
 
-func TestObtainIsNotServedFromTheStore(t *testing.T) {
-	ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
-		store := newMemoryStore()
-		release := w.holdLock(store)
-		m := w.manager(storedIn(store))
-		token := ampStart(func() (ampauth.Token, error) { return m.Token(t.Context()) })
-		obtain := ampStart(func() (ampauth.Token, error) { return m.Obtain(t.Context()) })
-		refresh := ampStart(func() (ampauth.Token, error) { return m.Refresh(t.Context()) })
-		key, _ := ampauth.NewStoreKey(w.url+"/api", "issuer")
-		_ = store.Save(t.Context(), key, ampauth.Token{Value: ampauth.SecretFromString(w.Rotate("issuer")), ObtainedAt: time.Now()})
-		stored := ampReveal(ampStoredValue(t, store, key))
-		release()
-		if r := <-token; r.err != nil || ampReveal(r.token.Value) != stored {
-			t.Errorf("Token: %v, or not the stored one", r.err)
-		}
-		for name, call := range map[string]<-chan ampResult{"Obtain": obtain, "Refresh": refresh} {
-			if r := <-call; r.err != nil || ampReveal(r.token.Value) == stored {
-				t.Errorf("%s: %v, or the stored token", name, r.err)
+// Users that change while 30 callers send through the whole stack: all attempts of a
+// call carry the token of one user.
+func TestAttemptsOfOneCallAreSentAsOneUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		login := new(userServer)
+		var mu sync.Mutex
+		seen := make(map[string][]string) // users by the name of the call
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if strings.HasSuffix(req.URL.Path, "obtain_token") {
+				return login.RoundTrip(req)
 			}
-		}
-		w.wantSent(1, 1)
-	})
-}
-
-func ampStoredValue(t *testing.T, store ampauth.TokenStore, key ampauth.StoreKey) ampauth.Secret {
-	t.Helper()
-	token, err := store.Load(t.Context(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token.Value
-}
-
-func TestObtainsOfOneMomentShareOneLogin(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: time.Second, Times: -1})
-		m := w.manager()
-		for _, r := range ampCalls(1000, func() (ampauth.Token, error) { return m.Obtain(t.Context()) }) {
-			if r.err != nil || r.after != time.Second {
-				t.Fatalf("after %v: %v", r.after, r.err)
+			stubUse(req)
+			user, _, _ := strings.Cut(strings.TrimPrefix(req.Header.Get("Authorization"), "token "), ".")
+			id := req.Header.Get("X-Call")
+			mu.Lock()
+			seen[id] = append(seen[id], user)
+			first := len(seen[id]) == 1
+			mu.Unlock()
+			time.Sleep(rand.N(10 * time.Millisecond))
+			switch {
+			case first && rand.N(2) == 0:
+				return stubResponse(401, "{}"), nil
+			case first && rand.N(2) == 0:
+				return stubResponse(503, "{}"), nil
 			}
+			return stubResponse(200, "{}"), nil
+		})
+		users := make([]ampauth.Credentials, 2)
+		for i, name := range []string{"alice", "bob"} {
+			users[i] = ampauth.Credentials{Username: name, Password: ampauth.SecretFromString("of " + name)}
 		}
-		w.wantSent(1, 0)
-	})
-}
-
-func TestLoginsOfDifferentPurposesAreMadeOneAfterTheOther(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		w.Inject(fakeamp.Fault{Delay: time.Second, Times: -1})
-		var busy ampBusy
-		m := w.manager(w.over(busy.layer))
-		var results []<-chan ampResult
-		for range 5 {
-			for _, call := range []func(context.Context) (ampauth.Token, error){m.Token, m.Obtain, m.Refresh, m.ForceRefresh} {
-				results = append(results, ampStart(func() (ampauth.Token, error) { return call(t.Context()) }))
-			}
+		client, err := ampauth.NewClient(ampauth.Config{
+			BaseURL: "https://amp.test/api", Credentials: users[0], HTTPClient: &http.Client{Transport: base},
+			Retry: ampauth.RetryConfig{BaseDelay: 10 * time.Millisecond, Budget: -1},
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, r := range results {
-			if r := <-r; r.err != nil || r.after > 3*time.Second {
-				t.Errorf("after %v: %v", r.after, r.err)
-			}
-		}
-		if busy.most.Load() != 1 || busy.all.Load() != 3 {
-			t.Errorf("%d calls, %d at once; want 3, one after the other", busy.all.Load(), busy.most.Load())
-		}
-	})
-}
-
-func TestWrongPasswordCostsOneLoginWhateverIsCalled(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 400, Delay: time.Second, Times: -1})
-		m := w.manager()
-		var results []<-chan ampResult
-		for _, call := range []func(context.Context) (ampauth.Token, error){m.Token, m.Obtain, m.Refresh} {
-			results = append(results, ampStart(func() (ampauth.Token, error) { return call(t.Context()) }))
-		}
-		for _, r := range results {
-			r := <-r
-			ampFailure(t, r.err, ampauth.ErrObtainFailed, ampauth.ErrCredentialsRefused)
-		}
-		w.wantSent(1, 0)
-	})
-}
-
-func TestLoginThatNobodyWaitsForAnyMoreIsNotBegun(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: time.Second})
-		m := w.manager()
-		token := ampStart(func() (ampauth.Token, error) { return m.Token(t.Context()) })
-		for range 50 {
-			_, err := m.Obtain(ampWithin(t, 10*time.Millisecond))
-			ampFailure(t, err, context.DeadlineExceeded)
-		}
-		if r := <-token; r.err != nil {
-			t.Error(r.err)
-		}
-		synctest.Wait()
-		w.wantSent(1, 0)
-		if _, err := m.Obtain(t.Context()); err != nil {
-			t.Error(err)
-		}
-		w.wantSent(2, 0)
-	})
-}
-
-func TestClearsAndShortDeadlinesNeverMakeTwoLoginsAtOnce(t *testing.T) {
-	for name, end := range map[string]func(m *ampauth.TokenManager, n int){
-		"Clear":        func(m *ampauth.TokenManager, _ int) { _ = m.Clear(context.Background()) },
-		"another user": func(m *ampauth.TokenManager, n int) { _ = m.SetCredentials(ampUser([]string{"issuer", "other"}[n%2])) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			ampBubble(t, ampTwoUsers, func(t *testing.T, w *ampWorld) {
-				w.Inject(fakeamp.Fault{Route: ampObtain, Delay: time.Minute, Times: 50})
-				var busy ampBusy
-				m := w.manager(w.over(busy.layer), func(c *ampauth.Config) { c.Retry.Timeout = 2 * time.Minute })
-				for n := range 50 {
-					_, err := m.Token(ampWithin(t, 10*time.Millisecond))
-					ampFailure(t, err, context.DeadlineExceeded)
-					end(m, n)
-				}
-				synctest.Wait()
-				if n := busy.now.Load(); n != 0 {
-					t.Errorf("%d logins are under way that were ended", n)
-				}
-				w.token(m)
-				if n := busy.most.Load(); n != 1 {
-					t.Errorf("%d logins at once", n)
+		defer client.Close()
+		var callers sync.WaitGroup
+		for c := range 30 {
+			callers.Go(func() {
+				for i := range 40 {
+					time.Sleep(rand.N(10 * time.Millisecond))
+					req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://amp.test/api/assets", nil)
+					req.Header.Set("X-Call", fmt.Sprint(c, " ", i))
+					resp, err := client.Do(req)
+					switch {
+					case err == nil:
+						_ = resp.Body.Close()
+					case !strings.Contains(err.Error(), "another user's"):
+						t.Error(errors.Unwrap(err))
+					}
 				}
 			})
-		})
-	}
-}
-
-// A Base that does not obey its context cannot be ended. The next login waits a
-// second for it, and no longer.
-func TestLoginThatCannotBeEndedHoldsTheNextUpForASecond(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		var calls atomic.Int32
-		m := w.manager(w.over(func(base http.RoundTripper, req *http.Request) (*http.Response, error) {
-			if calls.Add(1) == 1 {
-				time.Sleep(time.Hour)
+		}
+		done := make(chan struct{})
+		go func() { callers.Wait(); close(done) }()
+		for i := 1; ; i++ {
+			select {
+			case <-done:
+				for id, users := range seen {
+					if len(slices.Compact(slices.Clone(users))) > 1 {
+						t.Errorf("call %s was sent as %v", id, users)
+					}
+				}
+				return
+			case <-time.After(rand.N(40 * time.Millisecond)):
+				_ = client.Tokens.SetCredentials(users[i%2])
 			}
-			return base.RoundTrip(req)
-		}))
-		first := ampStart(func() (ampauth.Token, error) { return m.Token(t.Context()) })
-		_ = m.Clear(t.Context())
-		if took := ampElapsed(func() { w.token(m) }); took != time.Second {
-			t.Errorf("it took %v", took)
 		}
-		if r := <-first; r.err != nil || r.after != time.Second {
-			t.Errorf("after %v: %v", r.after, r.err)
-		}
-		time.Sleep(time.Hour)
-		w.wantSent(1, 0)
 	})
 }
 
-func TestClearServesWhoWaitsByANewLogin(t *testing.T) {
-	ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
-		// Performed at once, and answered late: by then the token is dead.
-		w.Inject(fakeamp.Fault{Route: ampObtain, When: fakeamp.After, Delay: time.Hour})
+func TestSetCredentialsKeepsTheTokenOfTheSameUserOnly(t *testing.T) {
+	ampBubble(t, fakeamp.Config{Users: map[string]string{"issuer": ampPassword, "other": "another password"}}, func(t *testing.T, w *ampWorld) {
 		m := w.manager()
-		waiter := ampStart(func() (ampauth.Token, error) { return m.Token(t.Context()) })
-		_ = m.Clear(t.Context())
-		r := <-waiter
-		if r.err != nil || r.after != 0 || ampReveal(r.token.Value) != w.Server.Token("issuer") {
-			t.Errorf("after %v: %v, or a dead token", r.after, r.err)
+		first := w.token(m)
+		_ = m.SetCredentials(ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString("changed")})
+		if got := w.token(m); !got.Value.Equal(first.Value) {
+			t.Error("another token after a change of password")
+		}
+		w.wantSent(1, 0)
+		_ = m.SetCredentials(ampauth.Credentials{Username: "other", Password: ampauth.SecretFromString("another password")})
+		if _, ok := m.Info(); ok {
+			t.Error("there is still a token of the former user")
+		}
+		if got := w.token(m); ampReveal(got.Value) != w.Server.Token("other") {
+			t.Error("the token is not that of the new user")
 		}
 		w.wantSent(2, 0)
 	})

@@ -3,8 +3,12 @@ package ampauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +17,126 @@ import (
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
 )
+
+func TestLoginsAndRefreshesAreLoggedWithOutcomeAndTime(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		var log ampLog
+		m := w.manager(log.into)
+		check := func(message, level, outcome string, elapsed time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			found := log.records(t, message)
+			if len(found) != 1 {
+				t.Fatalf("%d records %q, want 1:\n%s", len(found), message, log.String())
+			}
+			r := found[0]
+			if r["level"] != level || r["outcome"] != outcome || r["elapsed"] != float64(elapsed) {
+				t.Errorf("record is %v", r)
+			}
+		}
+		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: 2 * time.Second})
+		w.token(m)
+		check("ampauth: logged in", "INFO", "ok", 2*time.Second)
+
+		w.Inject(fakeamp.Fault{Route: ampRefresh, Delay: 3 * time.Second})
+		_, _ = m.Refresh(t.Context())
+		check("ampauth: token refreshed", "INFO", "ok", 3*time.Second)
+
+		w.Inject(fakeamp.Fault{Route: ampRefresh, Status: 500, Delay: time.Second})
+		_, _ = m.Refresh(t.Context())
+		check("ampauth: refresh failed, logging in instead", "INFO", "Answered", time.Second)
+
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 404, Delay: 4 * time.Second})
+		_, _ = m.Obtain(t.Context())
+		check("ampauth: login failed", "INFO", "Answered", 4*time.Second)
+
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 400, Delay: 5 * time.Second})
+		for range 10 { // the pause is not logged
+			_, _ = m.Obtain(t.Context())
+		}
+		check("ampauth: the credentials were refused", "WARN", "Answered", 5*time.Second)
+		for line := range strings.Lines(log.String()) {
+			if strings.Contains(line, `"ERROR"`) || strings.Count(line, "WARN") > 0 && !strings.Contains(line, "credentials were refused") {
+				t.Errorf("unexpected record %s", line)
+			}
+		}
+	})
+}
+
+func TestLogsAndErrorsOfTheTokenManagerShowNoSecret(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		var log ampLog
+		var said strings.Builder
+		m := w.manager(log.into)
+		tokens := []string{ampReveal(w.token(m).Value)}
+		call := func(do func(context.Context) (ampauth.Token, error), faults ...fakeamp.Fault) {
+			w.Inject(faults...)
+			token, err := do(t.Context())
+			fmt.Fprintf(&said, "%v %+v %#v %v %+v %#v\n", err, err, err, token, token, token)
+			for e := err; e != nil; e = errors.Unwrap(e) {
+				fmt.Fprintf(&said, "%v %+v %#v\n", e, e, e)
+			}
+			if err == nil {
+				tokens = append(tokens, ampReveal(token.Value))
+			}
+			w.ClearFaults()
+			fmt.Fprintf(&said, "%v %+v %#v\n", w.config(), w.config(), w.config())
+		}
+		echo := func() string {
+			return fmt.Sprintf("user issuer password %s token %s", ampPassword, tokens[len(tokens)-1])
+		}
+		renew := func(ctx context.Context) (ampauth.Token, error) { return m.Renew(ctx, w.token(m)) }
+		call(m.Refresh)
+		call(m.Refresh, fakeamp.Fault{Route: ampRefresh, Status: 401, Body: echo()})
+		call(m.Obtain, fakeamp.Fault{Route: ampObtain, Status: 500, Body: echo(), Times: -1})
+		call(m.Obtain, fakeamp.Fault{Route: ampObtain, Body: echo()})
+		call(m.Obtain, fakeamp.Fault{Route: ampObtain, Body: `{"token":"` + echo() + `"}`})
+		call(m.Obtain, fakeamp.Fault{Route: ampObtain, Do: fakeamp.CutBody, Times: -1})
+		call(m.Obtain, fakeamp.Fault{Route: ampObtain, Status: 302, Header: http.Header{"Location": {"/?" + echo()}}})
+		call(m.Obtain, fakeamp.Fault{Route: ampObtain, Status: 429, Header: http.Header{"Retry-After": {echo()}}, Times: -1})
+		call(renew)
+		call(renew)
+		call(m.Obtain, fakeamp.Fault{Route: ampObtain, Status: 400, Body: `"` + echo() + `"`})
+		call(m.Obtain)
+		call(m.ForceRefresh)
+		w.answer(ampObtain, func(rw http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(rw).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s\r\n\r\n", echo())
+			_ = conn.Close()
+		})
+		call(m.Obtain)
+		synctest.Wait()
+
+		if !strings.Contains(log.String(), "ampauth: the credentials were refused") {
+			t.Error("the log is not that of a rough day")
+		}
+		for _, secret := range append(tokens, ampPassword) {
+			if strings.Contains(log.String(), secret) || strings.Contains(said.String(), secret) {
+				t.Error("a log or an error shows a secret")
+			}
+		}
+		if slices.Contains(tokens, "") {
+			t.Error("a token is empty")
+		}
+	})
+}
+
+func TestWithoutALoggerNothingIsWritten(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		m := w.manager(func(c *ampauth.Config) { c.Logger = nil })
+		w.token(m)
+		for _, route := range []string{ampRefresh, ampObtain} {
+			w.Inject(fakeamp.Fault{Route: route, Status: 400})
+			_, _ = m.Refresh(t.Context())
+		}
+		_, err := m.Obtain(t.Context())
+		stubError(t, err, ampauth.ErrObtainFailed)
+	})
+}
 
 // An ampHandler is somebody's log handler.
 type ampHandler struct {
@@ -135,4 +259,21 @@ func TestLoginThatWasEndedIsNoFailure(t *testing.T) {
 			t.Errorf("%d records of a failure:\n%s", n, log.String())
 		}
 	})
+}
+
+type panickingHandler struct{ slog.Handler }
+
+func (panickingHandler) Enabled(context.Context, slog.Level) bool  { return true }
+func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a handler that panics") }
+
+func TestPanickingLogHandlerCostsNobodyTheToken(t *testing.T) {
+	_, server := startFake(t, fakeamp.Config{})
+	cfg := configFor(server)
+	cfg.Logger = slog.New(panickingHandler{slog.DiscardHandler})
+	client := newTestClient(t, cfg)
+	for range 2 {
+		if _, err := client.Tokens.Obtain(t.Context()); err != nil {
+			t.Errorf("got %v", err)
+		}
+	}
 }

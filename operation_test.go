@@ -2,7 +2,6 @@ package ampauth_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,12 +10,6 @@ import (
 	"testing/synctest"
 
 	"github.com/ampauth/ampauth"
-)
-
-const (
-	mutating   = ampauth.MutatingOperation
-	idempotent = ampauth.IdempotentOperation
-	safe       = ampauth.SafeOperation
 )
 
 func TestClassifyAMPGoesByTheRouteNotByTheVerb(t *testing.T) {
@@ -52,6 +45,28 @@ func TestClassifyAMPGoesByTheRouteNotByTheVerb(t *testing.T) {
 			}
 		})
 	}
+}
+
+// instancesOf returns paths of a template: with identifiers of several sorts, and
+// with an encoding that changes nothing.
+func instancesOf(template string) []string {
+	var paths []string
+	for _, id := range []string{"6f0e3b1a-0000-4000-8000-00000000abcd", "42", "no-such-thing", "%36f0e", "a%20b", "caf%C3%A9"} {
+		segments := strings.Split(template, "/")
+		for i, s := range segments {
+			if strings.HasPrefix(s, "{") {
+				segments[i] = id
+			}
+		}
+		paths = append(paths, strings.Join(segments, "/"))
+		for i, s := range segments {
+			if i > 0 && !strings.Contains(s, "%") {
+				segments[i] = fmt.Sprintf("%%%02X%s", s[0], s[1:])
+			}
+		}
+		paths = append(paths, strings.Join(segments, "/"))
+	}
+	return paths
 }
 
 // testdata/amp-operations.tsv has every operation of the Swagger document of AMP
@@ -104,38 +119,6 @@ func TestClassifyAMPHoldsForEveryOperationOfTheDocument(t *testing.T) {
 	if counted["safe"] != 34 || counted["idempotent"] != 25 || counted["resend"] != 3 || counted["never"] != 16 {
 		t.Errorf("the document has %v", counted)
 	}
-}
-
-// instancesOf returns paths of a template: with identifiers of several sorts, and
-// with an encoding that changes nothing.
-func instancesOf(template string) []string {
-	var paths []string
-	for _, id := range []string{"6f0e3b1a-0000-4000-8000-00000000abcd", "42", "no-such-thing", "%36f0e", "a%20b", "caf%C3%A9"} {
-		segments := strings.Split(template, "/")
-		for i, s := range segments {
-			if strings.HasPrefix(s, "{") {
-				segments[i] = id
-			}
-		}
-		paths = append(paths, strings.Join(segments, "/"))
-		for i, s := range segments {
-			if i > 0 && !strings.Contains(s, "%") {
-				segments[i] = fmt.Sprintf("%%%02X%s", s[0], s[1:])
-			}
-		}
-		paths = append(paths, strings.Join(segments, "/"))
-	}
-	return paths
-}
-
-func requestOf(t *testing.T, method, url string) *http.Request {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Method = method
-	return req
 }
 
 func TestClassifyHTTPGoesByTheMethod(t *testing.T) {
@@ -249,40 +232,4 @@ func TestWithoutRetryIsOneAttempt(t *testing.T) {
 	if resp.StatusCode != 503 || base.attempts() != 1 {
 		t.Errorf("status %d after %d attempts, want 503 after 1", resp.StatusCode, base.attempts())
 	}
-}
-
-func TestAttemptIsKnownToLayersBelowOnly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		type key struct{}
-		var below []int
-		transport := &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			// A layer in between may derive contexts of its own.
-			n, ok := ampauth.AttemptFromContext(context.WithValue(req.Context(), key{}, 1))
-			if !ok {
-				t.Error("the attempt is not known below")
-			}
-			below = append(below, n)
-			if n < 3 {
-				return nil, errors.New("broken")
-			}
-			return stubResponse(200, ""), nil
-		})}
-		req := requestOf(t, "GET", "https://amp.test/api/assets")
-		for _, ctx := range []context.Context{req.Context(), ampauth.WithOperation(req.Context(), safe), ampauth.WithoutRetry(req.Context())} {
-			if n, ok := ampauth.AttemptFromContext(ctx); ok || n != 0 {
-				t.Errorf("above it is attempt %d, %t", n, ok)
-			}
-		}
-		resp, err := transport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if len(below) != 3 || below[0] != 1 || below[1] != 2 || below[2] != 3 {
-			t.Errorf("the layer below saw the attempts %v, want 1, 2, 3", below)
-		}
-		if _, ok := ampauth.AttemptFromContext(resp.Request.Context()); ok {
-			t.Error("the response's request, which is the caller's, has an attempt")
-		}
-	})
 }

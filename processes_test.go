@@ -4,6 +4,7 @@ package ampauth_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -85,23 +86,11 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// A process is a TestProcess and the way to it.
-type process struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	lines *bufio.Scanner
-}
-
 // startProcess starts a process for the fake's one user.
 func startProcess(t *testing.T, server *httptest.Server, dir string) *process {
 	t.Helper()
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(executable, "-test.run=^TestProcess$")
-	cmd.Env = append(os.Environ(), childEnv+"=process",
+	cmd := childCommand(context.Background(), t, "process", "-test.run=^TestProcess$") // its end is awaited when t's context is over
+	cmd.Env = append(cmd.Env,
 		"AMP_API_BASE_URL="+server.URL+"/api", "AMP_USERNAME=issuer", "AMP_PASSWORD="+canaryPassword, "AMP_PASSWORD_FILE=",
 		"AMP_TOKEN_DIR="+dir, "AMP_TOKEN_PERSISTENCE=")
 	in, err := cmd.StdinPipe()
@@ -130,38 +119,6 @@ func startProcess(t *testing.T, server *httptest.Server, dir string) *process {
 	return p
 }
 
-// do gives the process a command and returns its answer.
-func (p *process) do(command string) string {
-	if _, err := io.WriteString(p.in, command+"\n"); err != nil {
-		p.t.Errorf("%s: %v", command, err)
-		return ""
-	}
-	for p.lines.Scan() {
-		if answer, ok := strings.CutPrefix(p.lines.Text(), "process: "); ok {
-			return answer
-		}
-	}
-	p.t.Errorf("%s: the process ended without an answer", command)
-	return ""
-}
-
-// all gives a command to all processes at once, and returns their answers.
-func all(processes []*process, command string) map[string]int {
-	var mu sync.Mutex
-	answers := make(map[string]int)
-	var wg sync.WaitGroup
-	for _, p := range processes {
-		wg.Go(func() {
-			answer := p.do(command)
-			mu.Lock()
-			defer mu.Unlock()
-			answers[answer]++
-		})
-	}
-	wg.Wait()
-	return answers
-}
-
 const manyProcesses = 16
 
 func startProcesses(t *testing.T, n int, server *httptest.Server, dir string) []*process {
@@ -171,56 +128,6 @@ func startProcesses(t *testing.T, n int, server *httptest.Server, dir string) []
 		processes[i] = startProcess(t, server, dir)
 	}
 	return processes
-}
-
-// startShared is a fake whose user has the canary for a password, and a directory
-// for tokens that is not there yet.
-func startShared(t *testing.T, handler func(*fakeamp.Server) http.Handler) (*fakeamp.Server, *httptest.Server, string) {
-	t.Helper()
-	fake := fakeamp.New(fakeamp.Config{Users: map[string]string{"issuer": canaryPassword}})
-	server := httptest.NewServer(handler(fake))
-	t.Cleanup(server.Close)
-	t.Cleanup(fake.Close)
-	return fake, server, filepath.Join(t.TempDir(), "tokens")
-}
-
-func asItIs(fake *fakeamp.Server) http.Handler { return fake }
-
-func wantLogins(t *testing.T, fake *fakeamp.Server, obtains, refreshes int) {
-	t.Helper()
-	if o, r := fake.Count(ampObtain), fake.Count(ampRefresh); o != obtains || r != refreshes {
-		t.Errorf("%d logins and %d refreshes, want %d and %d", o, r, obtains, refreshes)
-	}
-}
-
-// storeToken puts a token of the fake's user into the store.
-func storeToken(t *testing.T, server *httptest.Server, dir, value string, left time.Duration) {
-	t.Helper()
-	key, err := ampauth.NewStoreKey(server.URL+"/api", "issuer")
-	if err != nil {
-		t.Fatal(err)
-	}
-	token := ampauth.Token{Value: ampauth.SecretFromString(value), ObtainedAt: time.Now().Add(left - 24*time.Hour), ExpiresAt: time.Now().Add(left)}
-	if err := (&ampauth.FileStore{Dir: dir}).Save(t.Context(), key, token); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestColdProcessesMakeOneLogin(t *testing.T) {
-	t.Parallel()
-	fake, server, dir := startShared(t, asItIs)
-	processes := startProcesses(t, manyProcesses, server, dir)
-	if tokens := all(processes, "token"); len(tokens) != 1 {
-		t.Errorf("the processes have the tokens %v, want one for all", tokens)
-	}
-	wantLogins(t, fake, 1, 0)
-	for range 2 { // and those that come later make none
-		if answer := startProcess(t, server, dir).do("get"); answer != "200 OK" {
-			t.Error(answer)
-		}
-	}
-	wantLogins(t, fake, 1, 0)
-	wantNoSecretBut(t, dir, ".token")
 }
 
 // wantNoSecretBut looks for secrets in every file below dir but those of a suffix.
@@ -242,6 +149,36 @@ func wantNoSecretBut(t *testing.T, dir, suffix string) {
 		if len(leaks(text)) > 0 || !strings.HasSuffix(entry.Name(), suffix) && len(text) > 0 {
 			t.Errorf("%s holds what it should not", entry.Name())
 		}
+	}
+}
+
+func TestColdProcessesMakeOneLogin(t *testing.T) {
+	t.Parallel()
+	fake, server, dir := startShared(t, asItIs)
+	processes := startProcesses(t, manyProcesses, server, dir)
+	if tokens := all(processes, "token"); len(tokens) != 1 {
+		t.Errorf("the processes have the tokens %v, want one for all", tokens)
+	}
+	wantLogins(t, fake, 1, 0)
+	for range 2 { // and those that come later make none
+		if answer := startProcess(t, server, dir).do("get"); answer != "200 OK" {
+			t.Error(answer)
+		}
+	}
+	wantLogins(t, fake, 1, 0)
+	wantNoSecretBut(t, dir, ".token")
+}
+
+// storeToken puts a token of the fake's user into the store.
+func storeToken(t *testing.T, server *httptest.Server, dir, value string, left time.Duration) {
+	t.Helper()
+	key, err := ampauth.NewStoreKey(server.URL+"/api", "issuer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := ampauth.Token{Value: ampauth.SecretFromString(value), ObtainedAt: time.Now().Add(left - 24*time.Hour), ExpiresAt: time.Now().Add(left)}
+	if err := (&ampauth.FileStore{Dir: dir}).Save(t.Context(), key, token); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -315,6 +252,7 @@ func TestRefusedProcessesMakeOneLogin(t *testing.T) {
 
 // A process that was stopped holds the lock for as long as it likes.
 func TestStoppedHolderOfTheLockDelaysNobodyWithAToken(t *testing.T) {
+	takesLong(t, 10)
 	t.Parallel()
 	fake, server, dir := startShared(t, asItIs)
 	holder := startProcess(t, server, dir)
@@ -340,15 +278,6 @@ func TestStoppedHolderOfTheLockDelaysNobodyWithAToken(t *testing.T) {
 		t.Error(answer)
 	}
 	wantLogins(t, fake, 1, 0)
-}
-
-func tokenFile(t *testing.T, dir string) string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.token"))
-	if err != nil || len(files) != 1 {
-		t.Fatalf("token files: %v, %v", files, err)
-	}
-	return filepath.Base(files[0])
 }
 
 func TestKilledHolderOfTheLockIsFollowedAtOnce(t *testing.T) {
@@ -395,14 +324,6 @@ func TestTokenFileOfAnotherAccountIsNotSent(t *testing.T) {
 				t.Errorf("status %d after %d logins and %d replays, want 200 after one and none", status, fake.Count(ampObtain)-before, client.Stats().Replays)
 			}
 		})
-	}
-}
-
-func sharedConfig(server *httptest.Server, store ampauth.TokenStore) ampauth.Config {
-	return ampauth.Config{
-		BaseURL:     server.URL + "/api",
-		Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(canaryPassword)},
-		Store:       store,
 	}
 }
 
@@ -467,4 +388,44 @@ func TestDirectoryThatGoesAwayIsMissedOnce(t *testing.T) {
 	if text := records.String(); strings.Contains(text, dir) || len(leaks(text)) > 0 {
 		t.Errorf("the log shows the path or a secret:\n%s", text)
 	}
+}
+
+// A process is a TestProcess and the way to it.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	lines *bufio.Scanner
+}
+
+// do gives the process a command and returns its answer.
+func (p *process) do(command string) string {
+	if _, err := io.WriteString(p.in, command+"\n"); err != nil {
+		p.t.Errorf("%s: %v", command, err)
+		return ""
+	}
+	for p.lines.Scan() {
+		if answer, ok := strings.CutPrefix(p.lines.Text(), "process: "); ok {
+			return answer
+		}
+	}
+	p.t.Errorf("%s: the process ended without an answer", command)
+	return ""
+}
+
+// all gives a command to all processes at once, and returns their answers.
+func all(processes []*process, command string) map[string]int {
+	var mu sync.Mutex
+	answers := make(map[string]int)
+	var wg sync.WaitGroup
+	for _, p := range processes {
+		wg.Go(func() {
+			answer := p.do(command)
+			mu.Lock()
+			defer mu.Unlock()
+			answers[answer]++
+		})
+	}
+	wg.Wait()
+	return answers
 }

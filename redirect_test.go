@@ -7,51 +7,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/fakeamp"
 	"github.com/google/go-cmp/cmp"
 )
-
-// A redirector answers /STATUS/REST with that status and a redirect to /REST, and
-// everything else with 200 and a word of its own.
-type redirector struct {
-	*httptest.Server
-
-	mu       sync.Mutex // guards arrivals
-	arrivals []string   // method, path and body of each request
-}
-
-func newRedirector(t *testing.T) *redirector {
-	r := new(redirector)
-	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		body, _ := io.ReadAll(req.Body)
-		r.mu.Lock()
-		r.arrivals = append(r.arrivals, strings.TrimSpace(fmt.Sprintf("%s %s %s", req.Method, req.URL.Path, body)))
-		r.mu.Unlock()
-		first, rest, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
-		if status, err := strconv.Atoi(first); err == nil {
-			w.Header().Set("Location", "/"+rest)
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, "moved")
-			return
-		}
-		_, _ = io.WriteString(w, "arrived")
-	}))
-	t.Cleanup(r.Close)
-	return r
-}
-
-func (r *redirector) seen() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.arrivals)
-}
 
 func TestOnlyAReadIsRedirectedAndOnlyToARead(t *testing.T) {
 	for _, test := range []struct {
@@ -110,34 +73,37 @@ func TestOnlyAReadIsRedirectedAndOnlyToARead(t *testing.T) {
 	}
 }
 
-// redirectClients are the ways to an http.Client that asks CheckRedirect.
-var redirectClients = map[string]func(*testing.T, *redirector, func(*http.Request) ampauth.Operation) *http.Client{
-	"by hand": func(_ *testing.T, r *redirector, classify func(*http.Request) ampauth.Operation) *http.Client {
-		return &http.Client{Transport: &ampauth.RetryTransport{Base: r.Client().Transport, Classify: classify}, CheckRedirect: ampauth.CheckRedirect}
-	},
-	"NewClient": func(t *testing.T, r *redirector, classify func(*http.Request) ampauth.Operation) *http.Client {
-		return r.newClient(t, func(cfg *ampauth.Config) { cfg.Classify = classify })
-	},
+func TestRedirectedMutationIsReturnedNotFollowed(t *testing.T) {
+	for _, status := range []int{301, 302, 303} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			fake, server := startFake(t, fakeamp.Config{})
+			client := newTestClient(t, configFor(server))
+			fake.Inject(fakeamp.Fault{Route: "POST /assets/issue", Status: status, Header: http.Header{"Location": {"/api/assets"}}})
+			resp, err := client.Do(issueRequest(t, server, "op"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != status {
+				t.Errorf("status %d, want the redirect itself: a GET in place of the POST looks like success", resp.StatusCode)
+			}
+		})
+	}
 }
 
-// newClient is a client whose logins go elsewhere.
-func (r *redirector) newClient(t *testing.T, change func(*ampauth.Config)) *http.Client {
-	cfg := canaryConfig()
-	login := cfg.HTTPClient.Transport
-	cfg.BaseURL = r.URL + "/api"
-	cfg.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		if strings.HasSuffix(req.URL.Path, "/obtain_token") {
-			return login.RoundTrip(req)
+// Below a RetryTransport alone, a mutation that a layer has redirected is no success.
+func TestMutationThatALayerHasRedirectedIsToldByItsRedirect(t *testing.T) {
+	home := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/assets/issue" {
+			http.Redirect(w, r, "/landing", http.StatusSeeOther)
 		}
-		return r.Client().Transport.RoundTrip(req)
-	})}
-	change(&cfg)
-	client, err := ampauth.NewClient(cfg)
-	if err != nil {
-		t.Fatal(err)
+	}))
+	defer home.Close()
+	rt := &ampauth.RetryTransport{Base: followsByItself(t), Retry: stubQuick}
+	_, err := rt.RoundTrip(stubRequestTo(t.Context(), home.URL+"/assets/issue", ampauth.MutatingOperation, []byte("x")))
+	if e := stubError(t, err); e.Outcome != ampauth.Answered || e.StatusCode != 303 || e.Attempts != 1 {
+		t.Errorf("got %v (%v), want that it was answered by a 303", err, e.Outcome)
 	}
-	t.Cleanup(func() { _ = client.Close() })
-	return client.Client
 }
 
 func TestMutationThatRedirectsToItselfIsPerformedOnce(t *testing.T) {
@@ -322,7 +288,7 @@ func TestStackWithoutCheckRedirectEndsInAnError(t *testing.T) {
 	} {
 		server := newRedirector(t)
 		var closed atomic.Int32
-		client := &http.Client{Transport: stubLayer(func(req *http.Request) (*http.Response, error) {
+		client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if req.Response != nil && req.Body != nil {
 				body := newStubBody("x")
 				req = req.Clone(req.Context())
@@ -383,47 +349,5 @@ func TestUsersCheckRedirectIsAskedAboutWhatMayBeFollowed(t *testing.T) {
 				t.Errorf("status %d, theirs was asked: %t; want %d, %t", resp.StatusCode, asked, test.status, test.asked)
 			}
 		})
-	}
-}
-
-// http.Client makes an Authorization field of it. That switches no token off, and is
-// sent to nobody.
-func TestUserInformationInALocationIsNoCredential(t *testing.T) {
-	for _, elsewhere := range []bool{false, true} {
-		var fields spy
-		target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { fields.note(r) }))
-		defer target.Close()
-		var home *httptest.Server
-		home = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/assets" {
-				fields.note(r)
-				return
-			}
-			to := home.URL
-			if elsewhere {
-				to = target.URL
-			}
-			http.Redirect(w, r, strings.Replace(to, "http://", "http://them:secret@", 1)+"/info", http.StatusFound)
-		}))
-		defer home.Close()
-		client := &http.Client{CheckRedirect: ampauth.CheckRedirect, Transport: &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Source: static("tok"), Origin: home.URL}}}
-		if status, _ := get(t, client, home.URL+"/assets"); status != 200 {
-			t.Fatal(status)
-		}
-		want := "[token tok]"
-		if elsewhere {
-			want = "[]"
-		}
-		if got := fmt.Sprint(fields.saw()); got != want {
-			t.Errorf("elsewhere %t: the server saw %q, want %q", elsewhere, got, want)
-		}
-	}
-	// What the caller writes into a URL is.
-	var fields spy
-	home := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { fields.note(r) }))
-	defer home.Close()
-	client := &http.Client{Transport: &ampauth.AuthTransport{Source: static("tok"), Origin: home.URL}}
-	if status, _ := get(t, client, strings.Replace(home.URL, "http://", "http://me:mine@", 1)); status != 200 || !strings.HasPrefix(fmt.Sprint(fields.saw()), "[Basic ") {
-		t.Errorf("status %d; the server saw %q, want the caller's own credential", status, fields.saw())
 	}
 }

@@ -11,18 +11,6 @@ import (
 	"github.com/ampauth/ampauth"
 )
 
-// sealKey is a key of the right length, which holds a canary.
-var sealKey = canaryPassword[:32]
-
-func newSealer(t testing.TB, key string) ampauth.Sealer {
-	t.Helper()
-	sealer, err := ampauth.NewAESGCMSealer(ampauth.SecretFromString(key))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sealer
-}
-
 func TestSealerOpensWhatItSealedInTheSameContextOnly(t *testing.T) {
 	sealer, plain, context := newSealer(t, sealKey), []byte(canaryToken), []byte("context")
 	sealed, err := sealer.Seal(plain, context)

@@ -13,47 +13,6 @@ import (
 	"github.com/ampauth/ampauth"
 )
 
-// recordKey is the key of the account that the canary tokens belong to.
-func recordKey(t testing.TB) ampauth.StoreKey {
-	return recordKeyOf(t, "https://amp.test/api", canaryUser)
-}
-
-func recordKeyOf(t testing.TB, baseURL, username string) ampauth.StoreKey {
-	t.Helper()
-	k, err := ampauth.NewStoreKey(baseURL, username)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-func encoded(t testing.TB, k ampauth.StoreKey, token ampauth.Token) []byte {
-	t.Helper()
-	record, err := ampauth.EncodeToken(k, token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return record
-}
-
-// wantMiss fails unless err Is ErrNoToken, says why, and shows nothing else.
-func wantMiss(t *testing.T, err error, reason string) {
-	t.Helper()
-	if !errors.Is(err, ampauth.ErrNoToken) {
-		t.Fatalf("got the error %v, want one that Is ErrNoToken", err)
-	}
-	want := "ampauth: no stored token"
-	if reason != "" {
-		want += ": " + reason
-	}
-	if err.Error() != want {
-		t.Errorf("got %q, want %q", err, want)
-	}
-	if found := leaks(everythingErrorsSay(err)); found != nil {
-		t.Errorf("the error shows %v", found)
-	}
-}
-
 func TestRecordHoldsATokenAndItsTimesToTheSecond(t *testing.T) {
 	obtained := time.Now().Add(-time.Hour)
 	for _, test := range []struct {

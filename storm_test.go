@@ -39,6 +39,7 @@ const (
 //
 // A long one: go test -race -v -run TestStorm -storm 1h -timeout 2h .
 func TestStorm(t *testing.T) {
+	takesLong(t, 11)
 	seed := *stormSeed
 	if seed == 0 {
 		seed = rand.Uint64()

@@ -1,0 +1,190 @@
+package ampauth_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/fakeamp"
+)
+
+func TestLateRefusalOfAnOldTokenIsNoLogin(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		m := w.manager()
+		old := w.token(m)
+		current, err := m.Refresh(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			got, err := m.Renew(t.Context(), old)
+			if err != nil || !got.Value.Equal(current.Value) {
+				t.Fatalf("Renew of an old token: %v, or another token", err)
+			}
+		}
+		if got := w.token(m); !got.Value.Equal(current.Value) {
+			t.Error("the newer token was thrown away")
+		}
+		w.wantSent(1, 1)
+	})
+}
+
+func TestRefusedCrowdMakesOneLogin(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		m := w.manager()
+		old := w.token(m)
+		w.Revoke("issuer")
+		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: time.Second})
+		for _, r := range ampCalls(ampMany(), func() (ampauth.Token, error) { return m.Renew(t.Context(), old) }) {
+			if r.err != nil || r.after != time.Second || r.token.Value.Equal(old.Value) {
+				t.Fatalf("after %v: %v, or the refused token", r.after, r.err)
+			}
+		}
+		w.wantSent(2, 0)
+		// Those whose refusal comes later are given the new one.
+		for _, r := range ampCalls(100, func() (ampauth.Token, error) { return m.Renew(t.Context(), old) }) {
+			if r.err != nil || r.after != 0 {
+				t.Fatalf("after %v: %v", r.after, r.err)
+			}
+		}
+		w.wantSent(2, 0)
+	})
+}
+
+func TestRefusedTokenIsNotServedAgain(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		m := w.manager()
+		old := w.token(m)
+		w.Revoke("issuer")
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 500, Times: -1})
+		_, err := m.Renew(t.Context(), old)
+		stubError(t, err, ampauth.ErrObtainFailed)
+		_, err = m.Token(t.Context())
+		stubError(t, err, ampauth.ErrObtainFailed)
+		w.ClearFaults()
+		if got := w.token(m); got.Value.Equal(old.Value) {
+			t.Error("the refused token is served")
+		}
+	})
+}
+
+func TestServerThatRefusesEveryTokenCostsAConstantNumberOfLogins(t *testing.T) {
+	for name, cfg := range map[string]fakeamp.Config{
+		"same token each time": {},
+		"new token each time":  {NewTokenEachLogin: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, cfg, func(t *testing.T, w *ampWorld) {
+				m := w.manager()
+				for range 1000 {
+					token := w.token(m)
+					_, err := m.Renew(t.Context(), token)
+					if err == nil {
+						continue
+					}
+					e := stubError(t, err, ampauth.ErrObtainFailed)
+					if e.Outcome != ampauth.Rejected || e.RetryAfter <= 0 || e.RetryAfter > 5*time.Second {
+						t.Fatalf("error is %+v", e)
+					}
+				}
+				if n := w.obtains(); n > 3 {
+					t.Errorf("%d logins for 1000 refusals", n)
+				}
+			})
+		})
+	}
+}
+
+// The last word on a refused token holds for a while that grows, then one more
+// login may show that the account is well again.
+func TestAnotherLoginIsAllowedAfterTheHoldOff(t *testing.T) {
+	for name, cfg := range map[string]fakeamp.Config{
+		"same token each time": {},
+		"new token each time":  {NewTokenEachLogin: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, cfg, func(t *testing.T, w *ampWorld) {
+				m := w.manager()
+				_, _ = m.Renew(t.Context(), w.token(m))
+				for _, hold := range []time.Duration{5, 10, 20, 40, 60, 60} {
+					hold *= time.Second
+					sent := w.obtains()
+					at := w.requests(ampObtain)[sent-1].at
+					for _, left := range []time.Duration{hold, hold / 2, 1} {
+						time.Sleep(time.Until(at.Add(hold - left)))
+						_, err := m.Renew(t.Context(), w.token(m))
+						if e := stubError(t, err, ampauth.ErrObtainFailed); e.Outcome != ampauth.Rejected || e.RetryAfter != left {
+							t.Errorf("%v before the end of %v: %+v", left, hold, e)
+						}
+					}
+					w.wantSent(sent, 0)
+					time.Sleep(time.Nanosecond)
+					token := w.token(m)
+					got, err := m.Renew(t.Context(), token)
+					if cfg.NewTokenEachLogin && (err != nil || got.Value.Equal(token.Value)) {
+						t.Errorf("after the hold-off: %v, or the same token", err)
+					}
+					w.wantSent(sent+1, 0)
+				}
+			})
+		})
+	}
+}
+
+func TestHoldOffEndsWhenTheUserSaysSo(t *testing.T) {
+	for name, end := range map[string]func(*ampauth.TokenManager) error{
+		"Clear": func(m *ampauth.TokenManager) error { return m.Clear(context.Background()) },
+		"SetCredentials": func(m *ampauth.TokenManager) error {
+			return m.SetCredentials(ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString(ampPassword)})
+		},
+		"ForceRefresh": func(m *ampauth.TokenManager) error { _, err := m.ForceRefresh(context.Background()); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+				m := w.manager()
+				for range 10 {
+					_, err := m.Renew(t.Context(), w.token(m))
+					stubError(t, err, ampauth.ErrObtainFailed)
+				}
+				if err := end(m); err != nil {
+					t.Fatal(err)
+				}
+				token := w.token(m)
+				w.Revoke("issuer")
+				if got, err := m.Renew(t.Context(), token); err != nil || got.Value.Equal(token.Value) {
+					t.Errorf("Renew: %v, or the refused token", err)
+				}
+			})
+		})
+	}
+}
+
+// A token that the API has accepted went bad later: that is worth a login at once.
+func TestAcceptedTokenIsRenewedWithoutHoldOff(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		c := w.client()
+		for range 10 {
+			for range 3 {
+				took := ampElapsed(func() {
+					resp, err := c.Get(w.url + "/api/assets")
+					if err != nil {
+						t.Fatal(err)
+					}
+					_ = resp.Body.Close()
+					if resp.StatusCode != 200 {
+						t.Errorf("status %d", resp.StatusCode)
+					}
+				})
+				if took != 0 {
+					t.Errorf("it took %v", took)
+				}
+			}
+			w.Revoke("issuer")
+		}
+		w.wantSent(10, 0)
+		if s := c.Stats(); s.Renewals != 9 || s.Obtains != 10 || s.Replays != 9 {
+			t.Errorf("Stats = %+v", s)
+		}
+	})
+}

@@ -1,0 +1,190 @@
+package ampauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/fakeamp"
+)
+
+// sharing are managers that share a store, as processes would.
+func (w *ampWorld) sharing(n int, store ampauth.TokenStore) []*ampauth.TokenManager {
+	managers := make([]*ampauth.TokenManager, n)
+	for i := range managers {
+		managers[i] = w.manager(storedIn(store))
+	}
+	return managers
+}
+
+func TestColdManagersShareOneLogin(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: 2 * time.Second})
+		managers := w.sharing(16, newMemoryStore())
+		w.all(managers)
+		w.wantSent(1, 0)
+		for _, m := range managers {
+			if !w.token(m).Value.Equal(w.token(managers[0]).Value) {
+				t.Error("they have different tokens")
+			}
+		}
+	})
+}
+
+func TestEndingTokenOfManyManagersIsRefreshedOnce(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		managers := w.sharing(16, newMemoryStore())
+		w.all(managers)
+		time.Sleep(24*time.Hour - 4*time.Minute)
+		w.Inject(fakeamp.Fault{Route: ampRefresh, Delay: 2 * time.Second})
+		start := time.Now()
+		w.all(managers)
+		if took := time.Since(start); took != 0 {
+			t.Errorf("a valid token was waited for: %v", took)
+		}
+		time.Sleep(10 * time.Second)
+		w.all(managers) // look again
+		synctest.Wait()
+		w.all(managers)
+		w.wantSent(1, 1)
+		for _, m := range managers {
+			if info, _ := m.Info(); info.Age > time.Minute {
+				t.Errorf("a manager still has a token of age %v", info.Age)
+			}
+		}
+	})
+}
+
+func TestRefusedTokenOfManyManagersIsReplacedOnce(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		var clients []*ampauth.Client
+		for range 16 {
+			clients = append(clients, w.client(storedIn(store)))
+			w.token(clients[len(clients)-1].Tokens)
+		}
+		w.Revoke("issuer")
+		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: 2 * time.Second})
+		var wg sync.WaitGroup
+		for _, c := range clients {
+			wg.Go(func() {
+				if status, _ := get(t, c, w.url+"/api/assets"); status != 200 {
+					t.Errorf("status %d", status)
+				}
+			})
+		}
+		wg.Wait()
+		w.wantSent(2, 0)
+	})
+}
+
+// AMP's login gives the same token again until somebody replaces it, and the refresh
+// may not be there.
+func TestCrowdOfManagersReplacesATokenOnce(t *testing.T) {
+	for _, cfg := range []fakeamp.Config{{}, {NewTokenEachLogin: true}, {NoRefresh: true}, {NoRefresh: true, NewTokenEachLogin: true}} {
+		for _, policy := range []ampauth.RenewalPolicy{ampauth.RefreshThenObtain, ampauth.ObtainOnly} {
+			for _, age := range []time.Duration{24*time.Hour - 4*time.Minute, 25 * time.Hour} {
+				t.Run(fmt.Sprintf("%+v, policy %v, after %v", cfg, policy, age), func(t *testing.T) {
+					ampBubble(t, cfg, func(t *testing.T, w *ampWorld) {
+						store := newMemoryStore()
+						var managers []*ampauth.TokenManager
+						for range 16 {
+							managers = append(managers, w.manager(storedIn(store), func(c *ampauth.Config) { c.Renewal = policy }))
+						}
+						w.all(managers)
+						time.Sleep(age)
+						w.Inject(fakeamp.Fault{Route: ampObtain, Delay: time.Second}, fakeamp.Fault{Route: ampRefresh, Delay: time.Second})
+						for range 4 {
+							w.all(managers)
+							synctest.Wait()
+							time.Sleep(5 * time.Second)
+						}
+						refreshed := policy == ampauth.RefreshThenObtain && !cfg.NoRefresh && age < 24*time.Hour
+						if o, r := w.obtains(), w.refreshes(); refreshed && (o != 1 || r != 1) || !refreshed && o != 2 || r > 1 {
+							t.Errorf("%d logins and %d refreshes", o, r)
+						}
+						for _, m := range managers {
+							if info, ok := m.Info(); !ok || info.Age > time.Minute {
+								t.Errorf("a manager has a token of age %v", info.Age)
+							}
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestValidTokenNeverWaitsForTheLock(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		m := w.manager(storedIn(store))
+		w.token(m)
+		release := w.holdLock(store)
+		time.Sleep(24*time.Hour - 4*time.Minute)
+		for range 60 {
+			start := time.Now()
+			w.token(m)
+			if took := time.Since(start); took != 0 {
+				t.Fatalf("waited %v", took)
+			}
+			time.Sleep(time.Second)
+		}
+		w.wantSent(1, 0)
+		release()
+		time.Sleep(5 * time.Second)
+		w.token(m)
+		synctest.Wait()
+		w.wantSent(1, 1)
+	})
+}
+
+func TestManagerWithoutATokenWaitsForTheLockSoLongAndNoLonger(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		defer w.holdLock(store)()
+		start := time.Now()
+		w.token(w.manager(storedIn(store)))
+		if took := time.Since(start); took < 7500*time.Millisecond || took > 10*time.Second {
+			t.Errorf("waited %v, want 7.5 to 10 s", took)
+		}
+		w.wantSent(1, 0)
+		if _, ok := w.stored(store); ok {
+			t.Error("a token was stored without the lock")
+		}
+	})
+}
+
+// The holder has saved its token and then hangs.
+func TestTokenIsLookedForAgainWhenTheLockCannotBeHad(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		defer w.holdLock(store)()
+		managers := w.sharing(16, store)
+		time.AfterFunc(time.Second, func() {
+			key, _ := ampauth.NewStoreKey(w.url+"/api", "issuer")
+			_ = store.Save(context.Background(), key, ampauth.Token{Value: ampauth.SecretFromString(w.Rotate("issuer")), ObtainedAt: time.Now()})
+		})
+		w.all(managers)
+		w.wantSent(0, 0)
+	})
+}
+
+// A refresh ends the token of all who share it, so not without the lock.
+func TestNothingIsRefreshedWithoutTheLock(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := &faultyStore{memoryStore: newMemoryStore()}
+		m := w.manager(storedIn(store))
+		w.token(m)
+		store.tryLock = func(context.Context) error { return errors.New("down") }
+		time.Sleep(24*time.Hour - 4*time.Minute)
+		w.token(m)
+		synctest.Wait()
+		w.wantSent(2, 0)
+	})
+}
