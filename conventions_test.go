@@ -338,3 +338,51 @@ func TestNoFileRunsAnythingByItself(t *testing.T) {
 		}
 	}
 }
+
+// TestArrowsRunDownwards holds the plan of ARCHITECTURE.md against the code: a file uses
+// names of its own room and of those below, and of none above.
+func TestArrowsRunDownwards(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, plan, _ := strings.Cut(string(text), "## The house")
+	plan, _, found := strings.Cut(plan, "\n\n    internal/")
+	_, files := parsePackage(t)
+	room, rooms := make(map[string]int), 0 // counted from the top
+	for line := range strings.Lines(plan) {
+		names, isPlan := strings.CutPrefix(line, "    ")
+		if !isPlan {
+			continue
+		}
+		const nameOfRoom = 12
+		if names[0] != ' ' {
+			rooms++
+		}
+		for _, name := range strings.Fields(names[nameOfRoom:]) {
+			if files[name+".go"] == nil {
+				t.Errorf("ARCHITECTURE.md names %s.go, which is not there", name)
+			}
+			room[name+".go"] = rooms
+		}
+	}
+	if !found || rooms < 5 {
+		t.Fatalf("found %d rooms in ARCHITECTURE.md", rooms)
+	}
+	home := make(map[string]string) // of a name
+	for name, file := range files {
+		if room[name] == 0 {
+			t.Errorf("ARCHITECTURE.md has no room for %s", name)
+		}
+		for declared := range file.Scope.Objects {
+			home[declared] = name
+		}
+	}
+	for name, file := range files {
+		for _, used := range file.Unresolved {
+			if other := home[used.Name]; other != "" && room[other] < room[name] {
+				t.Errorf("%s uses %s of %s, which is above", name, used.Name, other)
+			}
+		}
+	}
+}
