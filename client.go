@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ampauth/ampauth/internal/heldlog"
+	"github.com/ampauth/ampauth/internal/keptlog"
 	"github.com/ampauth/ampauth/internal/livepool"
 	"github.com/ampauth/ampauth/internal/origin"
 	"github.com/hashicorp/go-cleanhttp"
@@ -103,7 +103,7 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 			window:        cmp.Or(cfg.RefreshWindow, 5*time.Minute),
 			retry:         retry,
 		},
-		log: heldlog.New(cfg.Logger),
+		log: keptlog.New(cfg.Logger),
 		end: end,
 	}
 	m.account.origin, _ = origin.Parse(cfg.BaseURL, cfg.AllowHTTP)

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ampauth/ampauth/internal/heldlog"
+	"github.com/ampauth/ampauth/internal/keptlog"
 	"github.com/ampauth/ampauth/internal/pace"
 )
 
@@ -43,7 +43,7 @@ type flight struct {
 	cancel   context.CancelFunc
 	timer    *time.Timer  // lands it when its time is over
 	attempts atomic.Int32 // at a login
-	records  heldlog.Records
+	records  keptlog.Records
 
 	// The manager's mu guards what follows.
 	waiters int  // callers who have not left; who has it made in the background never does

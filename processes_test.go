@@ -73,7 +73,7 @@ func TestProcess(t *testing.T) {
 			_, err := cfg.Store.(ampauth.Locker).Lock(t.Context(), key)
 			answer = fmt.Sprint("locked ", err)
 		case "events":
-			answer = fmt.Sprint(strings.Count(records.String(), "the token store is of no use"))
+			answer = fmt.Sprint(strings.Count(records.String(), "the token store does not work"))
 		case "ordinary user":
 			dropRoot(t)
 		case "small files": // as on a full disk, no file can grow beyond this
@@ -382,7 +382,7 @@ func TestDirectoryThatGoesAwayIsMissedOnce(t *testing.T) {
 			t.Errorf("status %d", status)
 		}
 	}
-	if n := strings.Count(records.String(), "token store is of no use"); n != 1 {
+	if n := strings.Count(records.String(), "token store does not work"); n != 1 {
 		t.Errorf("%d records of it, want 1:\n%s", n, records.String())
 	}
 	if text := records.String(); strings.Contains(text, dir) || len(leaks(text)) > 0 {

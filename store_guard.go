@@ -216,7 +216,7 @@ func (s *guardedStore) report(ctx context.Context, call string, err error) {
 		return // says nothing of the store
 	}
 	if fault, news := s.note(call, err); news {
-		s.logger.WarnContext(ctx, "ampauth: the token store is of no use", "reason", fault)
+		s.logger.WarnContext(ctx, "ampauth: the token store does not work", "reason", fault)
 	}
 }
 

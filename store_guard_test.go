@@ -57,7 +57,7 @@ func TestFaultOfTheStoreIsAMissAndOneRecord(t *testing.T) {
 					w.wantSent(3, 0)
 					synctest.Wait()
 					text := records.String()
-					if n := strings.Count(text, "token store is of no use"); n != 1 {
+					if n := strings.Count(text, "token store does not work"); n != 1 {
 						t.Errorf("%d records tell of the fault, want 1:\n%s", n, text)
 					}
 					if found := leaks(text); len(found) > 0 {

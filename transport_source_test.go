@@ -196,3 +196,29 @@ func TestErrorOfASourceIsCleanedThroughTheChain(t *testing.T) {
 		}
 	}
 }
+
+// An embeddedManager has the methods of a manager, and a Token of its own.
+type embeddedManager struct {
+	*ampauth.TokenManager
+	token ampauth.Token
+}
+
+func (m embeddedManager) Token(context.Context) (ampauth.Token, error) { return m.token, nil }
+
+func TestSourceThatEmbedsAManagerIsAskedItself(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		own, _ := oneToken("own")
+		source := embeddedManager{w.manager(), own}
+		w.token(source.TokenManager)
+		base := stubScript(stubAnswer(200))
+		rt := &ampauth.AuthTransport{Base: base, Source: source, Origin: "https://api.test"}
+		stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+		if got := base.seen()[0].request.Header.Get("Authorization"); got != "token own" {
+			t.Error("the token that was sent is not that of the source")
+		}
+		bare := &ampauth.AuthTransport{Base: base, Source: source}
+		if _, err := bare.RoundTrip(stubRequest(t.Context(), ampauth.SafeOperation, nil)); !errors.Is(err, ampauth.ErrConfig) {
+			t.Errorf("without an Origin: %v", err)
+		}
+	})
+}

@@ -12,6 +12,9 @@ import (
 )
 
 func TestShortDemoPasses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 5 s; run without -short")
+	}
 	noGoroutineLeft(t)
 	got := runCommand(t.Context(), "demo", "-duration", "3s", "-seed", "7", "-json")
 	r := parseReport(t, got.stdout)

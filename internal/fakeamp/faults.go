@@ -68,7 +68,7 @@ const (
 
 var actionNames = [...]string{"", "reset", "close", "stall headers", "stall body", "cut body", "early answer", "endless body"}
 
-// replacesAnswer reports whether AMP's own answer is of no use to the fault.
+// replacesAnswer reports whether AMP's own answer has no part in the fault.
 func (f Fault) replacesAnswer() bool {
 	return f.Status != 0 || f.Do == Reset || f.Do == Close || f.Do == StallHeaders
 }

@@ -113,7 +113,7 @@ func TestUnrepeatableRequestIsNotSentTwiceOverACutConnection(t *testing.T) {
 }
 
 func TestHasBody(t *testing.T) {
-	for body, want := range map[io.ReadCloser]bool{nil: false, http.NoBody: false, emptyBody{}: true, &countedBody{}: true} {
+	for body, want := range map[io.ReadCloser]bool{nil: false, http.NoBody: false, Empty{}: true, &countedBody{}: true} {
 		if got := HasBody(&http.Request{Body: body}); got != want {
 			t.Errorf("%T: %t, want %t", body, got, want)
 		}
@@ -132,9 +132,9 @@ func TestUnrepeatableCopiesOnlyWhatItChanges(t *testing.T) {
 	}{
 		{"body that exists once", own, nil, false, own},
 		{"body made anew", own, anew, true, own},
-		{"none", nil, nil, true, emptyBody{}},
-		{"http.NoBody", http.NoBody, nil, true, emptyBody{}},
-		{"http.NoBody made anew", http.NoBody, anew, true, emptyBody{}},
+		{"none", nil, nil, true, Empty{}},
+		{"http.NoBody", http.NoBody, nil, true, Empty{}},
+		{"http.NoBody made anew", http.NoBody, anew, true, Empty{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			req := &http.Request{Body: test.body, GetBody: test.anew}
@@ -187,8 +187,8 @@ func TestRestoreLooksIntoABodyOnlyIfNobodyVouchesForIt(t *testing.T) {
 	}{
 		{"none", nil, 0, false, nil},
 		{"http.NoBody", http.NoBody, 0, false, http.NoBody},
-		{"stands for none", emptyBody{}, 0, false, nil},
-		{"stands for none, with a length", emptyBody{}, 7, false, nil},
+		{"stands for none", Empty{}, 0, false, nil},
+		{"stands for none, with a length", Empty{}, 7, false, nil},
 		{"the caller's", &countedBody{Reader: unread}, 0, true, nil},
 		{"with a length", &countedBody{Reader: unread}, 7, false, nil},
 		{"with a length that is not known", &countedBody{Reader: unread}, -1, false, nil},
@@ -214,7 +214,7 @@ func TestRestoreFindsWhatALayerPutAroundNoBody(t *testing.T) {
 		err     error
 		none    bool
 	}{
-		{"empty", emptyBody{}, "", nil, true},
+		{"empty", Empty{}, "", nil, true},
 		{"a byte", strings.NewReader("x"), "x", nil, false},
 		{"content", strings.NewReader("payload"), "payload", nil, false},
 		{"content with its end", iotest.DataErrReader(strings.NewReader("p")), "p", nil, false},

@@ -1,4 +1,4 @@
-package heldlog
+package keptlog
 
 import (
 	"bytes"

@@ -1,7 +1,7 @@
-// Package heldlog keeps what is logged in a context until somebody has it written.
+// Package keptlog keeps what is logged in a context until somebody has it written.
 //
 // A Logger is somebody else's code: it may take its time, or call whoever logs.
-package heldlog
+package keptlog
 
 import (
 	"context"
