@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -126,6 +127,9 @@ func TestLogsAndErrorsOfTheTokenManagerShowNoSecret(t *testing.T) {
 }
 
 func TestWithoutALoggerNothingIsWritten(t *testing.T) {
+	var written capture
+	release := sync.OnceFunc(written.start())
+	defer release()
 	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 		m := w.manager(func(c *ampauth.Config) { c.Logger = nil })
 		w.token(m)
@@ -136,6 +140,10 @@ func TestWithoutALoggerNothingIsWritten(t *testing.T) {
 		_, err := m.Obtain(t.Context())
 		stubError(t, err, ampauth.ErrObtainFailed)
 	})
+	release()
+	if text := written.String(); strings.Contains(text, "ampauth") {
+		t.Errorf("without a logger the manager writes %q", text)
+	}
 }
 
 // An ampHandler is somebody's log handler.
