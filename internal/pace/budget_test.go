@@ -96,8 +96,6 @@ func TestBudgetGetsOneRetryBackEveryTenSeconds(t *testing.T) {
 			{29 * time.Second, 2},
 			{time.Second, 1},
 			{40 * time.Second, 4},
-			{49 * time.Second, 4},
-			{time.Second, 1}, // the rest of a step is no less for having been full
 		} {
 			time.Sleep(step.after)
 			if n := b.takes(4); n != step.want {
@@ -111,13 +109,25 @@ func TestBudgetIsFullAgainAfterALongQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b Budget
 		b.takes(4)
-		time.Sleep(24 * time.Hour)
+		time.Sleep(24*time.Hour + 5*time.Second)
 		if n := b.takes(4); n != 4 {
 			t.Errorf("after a day a budget of 4 gave %d", n)
 		}
-		time.Sleep(9 * time.Second) // what was before the day is over
+		time.Sleep(10*time.Second - 1) // of which the 5 s are no part
 		if b.Take(4) {
-			t.Error("9 s later one was given")
+			t.Error("not yet 10 s later one was given")
+		}
+	})
+}
+
+func TestBudgetNeverHoldsMoreThanItsSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Budget
+		b.Take(4)
+		b.Take(4)
+		time.Sleep(40 * time.Second)
+		if n := b.takes(4); n != 4 {
+			t.Errorf("a budget of 4, of which 2 were spent, gave %d after 40 s", n)
 		}
 	})
 }
@@ -156,13 +166,24 @@ func TestBudgetUnderContentionGivesNoMoreThanItHas(t *testing.T) {
 		if n != 100 {
 			t.Errorf("%d retries were given, want 100", n)
 		}
+	})
+}
+
+func TestNoSuccessOfManyGoroutinesIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Budget
+		b.takes(10_000)
 		var succeeding sync.WaitGroup
-		for range 500 {
-			succeeding.Go(b.Success)
+		for range 4 {
+			succeeding.Go(func() {
+				for range 20_000 {
+					b.Success()
+				}
+			})
 		}
 		succeeding.Wait()
-		if n := b.takes(100); n != 50 {
-			t.Errorf("500 successes gave %d retries back, want 50", n)
+		if n := b.takes(10_000); n != 8_000 {
+			t.Errorf("80000 successes gave %d retries back, want 8000", n)
 		}
 	})
 }

@@ -40,13 +40,13 @@ func TestRequestWithoutBodyIsRepeatedWithoutOne(t *testing.T) {
 	for _, body := range []io.ReadCloser{nil, http.NoBody} {
 		for _, anew := range []func() (io.ReadCloser, error){nil, func() (io.ReadCloser, error) { panic("GetBody was called") }} {
 			source := sourceOf(body, anew)
+			source.Unused()
 			for range 3 {
 				if got := next(t, &source); got != body || source.ExistsOnce() || !source.CanRepeat() {
 					t.Errorf("in place of %v there is %v", body, got)
 				}
 			}
 			source.Done()
-			source.Unused()
 		}
 	}
 }
