@@ -55,6 +55,25 @@ func TestDetourIsNoAttempt(t *testing.T) {
 	}
 }
 
+// What comes after it counts as ever: a 429 proves that the mutation was not performed,
+// and the next attempt takes a token of the limiter.
+func TestAttemptsAfterADetourCount(t *testing.T) {
+	answers := []int{429, 200}
+	url, base := stubHTTP2(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(answers[0])
+		answers = answers[1:]
+	})
+	const burst = 10
+	limiter := rate.NewLimiter(rate.Every(1000*time.Hour), burst)
+	rt := &ampauth.RetryTransport{Base: base, Retry: stubQuick, Limiter: limiter}
+	if status := stubStatus(t, rt, stubRequestTo(t.Context(), url, ampauth.MutatingOperation, []byte("x"))); status != 200 || len(answers) != 0 {
+		t.Errorf("status %d with %d answers left, want 200 in two attempts", status, len(answers))
+	}
+	if used := burst - limiter.Tokens(); used < 1.9 || used > 2.1 {
+		t.Errorf("two attempts took %.0f tokens of the limiter", used)
+	}
+}
+
 // Many at once may be the first to a host.
 func TestDetoursAtOnceAllArrive(t *testing.T) {
 	var effects, http2 atomic.Int32

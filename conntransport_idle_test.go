@@ -118,35 +118,6 @@ func TestConnectionThatWasClosedWhileIdleIsNoAttempt(t *testing.T) {
 	}
 }
 
-// What comes after it counts as ever: a 429 to the mutation proves that it was not
-// performed, and the next attempt takes a token of the limiter.
-func TestAttemptsAfterAConnectionThatWasClosedWhileIdleCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := memnet.Listen()
-		answers := []int{200, 429, 200}
-		server := &httptest.Server{Listener: l, Config: &http.Server{IdleTimeout: 500 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			w.WriteHeader(answers[0])
-			answers = answers[1:]
-		})}}
-		server.Start()
-		defer server.Close()
-		conns := &ampauth.ConnTransport{Base: &http.Transport{DialContext: l.DialContext}, MutationIdle: time.Hour}
-		defer conns.CloseIdleConnections()
-		const burst = 10
-		limiter := rate.NewLimiter(rate.Every(1000*time.Hour), burst)
-		rt := &ampauth.RetryTransport{Base: conns, Limiter: limiter}
-		stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, ampauth.MutatingOperation, []byte("first")))
-		time.Sleep(time.Second)
-		if status := stubStatus(t, rt, stubRequestTo(t.Context(), server.URL, ampauth.MutatingOperation, []byte("x"))); status != 200 || len(answers) != 0 {
-			t.Errorf("status %d with %d answers left, want 200 in two attempts", status, len(answers))
-		}
-		if used := burst - limiter.Tokens(); used < 2.9 || used > 3.1 {
-			t.Errorf("three attempts took %.0f tokens of the limiter", used)
-		}
-	})
-}
-
 // Nor does a context of ours make net/http start a goroutine that waits for its end.
 func TestMutationStartsNoGoroutineMoreThanARead(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
