@@ -102,6 +102,16 @@ func TestContextOfARecordThatWasKeptHoldsNothingAndNeverEnds(t *testing.T) {
 	below.has(t, "kept", "afterwards")
 }
 
+func TestContextWithRecordsIsTheCallersOtherwise(t *testing.T) {
+	var records Records
+	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), valueKey{}, "caller's"))
+	ctx = records.In(ctx)
+	cancel()
+	if ctx.Err() == nil || ctx.Value(valueKey{}) != "caller's" {
+		t.Errorf("it is %v, %v", ctx, ctx.Err())
+	}
+}
+
 func TestNoLoggerDiscards(t *testing.T) {
 	log := New(nil)
 	if log.Enabled(t.Context(), slog.LevelError) {

@@ -33,6 +33,62 @@ func TestOriginHasANormalForm(t *testing.T) {
 	}
 }
 
+func TestRuleThatAURLBreaksIsNamed(t *testing.T) {
+	for raw, want := range map[string]string{
+		"": "is required", " \t": "is required",
+		"https://amp.test:x": "is not a URL", "https://[::1": "is not a URL", "https://amp.test/%": "is not a URL",
+		"amp.test": "must be an absolute https URL", "ftp://amp.test:21": "must be an absolute https URL", "https://": "must be an absolute https URL",
+		"https:///api": "must be an absolute https URL", "https://:443": "must be an absolute https URL", "https:amp.test": "must be an absolute https URL",
+		"https://me@amp.test": "must not hold user information", "https://@amp.test": "must not hold user information",
+		"https://amp.test?q": "must not hold a query", "https://amp.test?": "must not hold a query",
+		"https://amp.test#f": "must not hold a fragment", "https://amp.test#": "must not hold a fragment",
+		"https://amp.test:65536": "must hold a valid port",
+		"http://amp.test":        "must use https (plain http only for loopback, or with AllowHTTP)",
+	} {
+		if _, rule := Parse(raw, false); rule != want {
+			t.Errorf("%q: %q, want %q", raw, rule, want)
+		}
+	}
+}
+
+func TestCanonicalIsOneFormOfAllSpellings(t *testing.T) {
+	for raw, want := range map[string]string{
+		"https://amp.test": "https://amp.test:443", "https://amp.test/": "https://amp.test:443", "HTTPS://AMP.Test:443//": "https://amp.test:443",
+		"https://amp.test/API/": "https://amp.test:443/API", "https://amp.test/a//b": "https://amp.test:443/a//b",
+		"https://amp.test/a%2Fb/": "https://amp.test:443/a%2Fb", "https://amp.test/a b": "https://amp.test:443/a%20b",
+		"http://amp.test/api": "http://amp.test:80/api", "http://[0:0::1]:8080/": "http://[::1]:8080",
+	} {
+		if got, rule := Canonical(raw); got != want || rule != "" {
+			t.Errorf("%q: %q, %q, want %q", raw, got, rule, want)
+		}
+	}
+	if got, rule := Canonical("https://amp.test?q"); got != "" || rule != "must not hold a query" {
+		t.Errorf("with a query: %q, %q", got, rule)
+	}
+}
+
+func TestOriginNeedsAHostAndAPort(t *testing.T) {
+	for _, test := range []struct {
+		scheme, hostport, want string
+		ok                     bool
+	}{
+		{"HTTPS", "AZ.test", "https://az.test:443", true},
+		{"https", "amp.test:08443", "https://amp.test:08443", true},
+		{"http", "[::1]", "http://[::1]:80", true},
+		{"https", "amp.test:65535", "https://amp.test:65535", true},
+		{"https", "amp.test:65536", "https://amp.test:65536", false},
+		{"ftp", "amp.test:21", "ftp://amp.test:21", true},
+		{"ftp", "amp.test", "ftp://amp.test:", false},
+		{"https", "", "https://:443", false},
+		{"https", ":443", "https://:443", false},
+	} {
+		o, ok := Of(test.scheme, test.hostport)
+		if got := o.String(); ok != test.ok || got != test.want {
+			t.Errorf("%s, %s: %s, %t, want %s, %t", test.scheme, test.hostport, got, ok, test.want, test.ok)
+		}
+	}
+}
+
 func TestPlainHTTPIsForLoopbackOnly(t *testing.T) {
 	for raw, loopback := range map[string]bool{
 		"http://localhost": true, "http://LocalHost:8080": true, "http://127.0.0.1": true, "http://127.9.8.7:1": true, "http://[::1]:9": true,
