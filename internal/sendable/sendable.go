@@ -23,7 +23,7 @@ func Check(req *http.Request) (Facts, error) {
 		return 0, errors.New("the request's URL has no host")
 	case req.Method != "" && !IsWord(req.Method):
 		return 0, errors.New("the request's method is not one (RFC 9110 5.6.2)")
-	case req.Body == nil && req.ContentLength > 0:
+	case req.Body == nil && req.ContentLength != 0:
 		return 0, errors.New("the request has a ContentLength and no Body")
 	case hasControl(u.RawQuery), hasControl(u.Opaque), strings.Contains(u.RawQuery, "\t"), strings.Contains(u.Opaque, "\t"):
 		return 0, errors.New("the request's URL holds a control character")
@@ -67,7 +67,7 @@ func FactsOf(h http.Header) (facts Facts) {
 	return facts
 }
 
-// readHeader looks at a header, or trailer, and returns what net/http would turn away.
+// checkHeader looks at a header, or trailer, and returns what net/http would turn away.
 func checkHeader(what string, h http.Header) (facts Facts, err error) {
 	for name, values := range h {
 		if !IsWord(name) {

@@ -36,6 +36,7 @@ var unsendable = []struct {
 	{"method with a line break", func(r *http.Request) { r.Method = "GET\n" + canary }, "method"},
 	{"method beyond ASCII", func(r *http.Request) { r.Method = "G\u00c9T" + canary }, "method"},
 	{"length without a body", func(r *http.Request) { r.ContentLength = 7 }, "ContentLength"},
+	{"unknown length without a body", func(r *http.Request) { r.ContentLength = -1 }, "ContentLength"},
 	{"line break in the query", func(r *http.Request) { r.URL.RawQuery = "q=" + canary + "\r\n" }, "URL"},
 	{"tab in the query", func(r *http.Request) { r.URL.RawQuery = "q=" + canary + "\t" }, "URL"},
 	{"delete in the query", func(r *http.Request) { r.URL.RawQuery = "q=" + canary + "\x7f" }, "URL"},
