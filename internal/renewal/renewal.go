@@ -1,0 +1,340 @@
+// Package renewal decides what is done about a token: it is served, replaced while it is
+// served, replaced before anything else is sent, or no login is tried for a while.
+//
+// A [Machine] has no lock, no network and no clock. What happened is told to it with the
+// moment, and it answers with what is to be done.
+package renewal
+
+import (
+	"slices"
+	"time"
+)
+
+// An ID tells tokens apart: equal tokens have the same. 0 is none.
+type ID uint32
+
+// A Place is where a token was sent, a method and a path. 0 is one that is not known.
+type Place uint64
+
+// An Action is what is to be done.
+type Action int
+
+const (
+	Serve        Action = iota // the current token
+	ReplaceAhead               // serve it, and have it replaced meanwhile; whoever is told so does that
+	Replace                    // there is none to serve: log in
+	Wait                       // no login until the Verdict's moment
+)
+
+// A Verdict is an Action and, for Wait, how long.
+type Verdict struct {
+	Action Action
+	Until  time.Time
+}
+
+// A Life is when a token was obtained, is due, and ends. Zero for no end. The moments are
+// those of the wall clock, so that a machine that slept notices.
+type Life struct {
+	Obtained, Due, End time.Time
+	Assumed            bool // the end is our guess: the API may take the token longer
+}
+
+// A Failure is why a login brought nothing.
+type Failure int
+
+const (
+	Unavailable        Failure = iota // any reason that may pass
+	RefusedCredentials                // the API does not accept them
+	RefusedByProxy                    // something on the way refused, and perhaps not them
+)
+
+const (
+	// maxPause is the longest pause, also where the server asks for more: one answer is no
+	// reason to serve nobody for an hour. While there is a token to serve, it is maxAsked.
+	maxPause = time.Minute
+	maxAsked = time.Hour
+	// minPause is the pause after the first refusal of the credentials; each doubles it.
+	minPause = time.Second
+	// outageTime is how long after its last failure a login still counts as failing.
+	outageTime = 10 * time.Minute
+	// noRefreshTime is how long a refresh endpoint that is not there is left alone.
+	noRefreshTime = time.Hour
+
+	// Logins that a refusal asks for although nothing shows that they help: maxVain in any
+	// hour, the first few at once, and then no sooner than vainTime after the last.
+	maxVain    = 5
+	vainAtOnce = 3
+	vainTime   = 20 * time.Minute
+	vainHour   = time.Hour
+	// maxPlaces bounds the places that are remembered.
+	maxPlaces = 64
+	// maxRefused bounds the list of refused tokens; a login meets one or two.
+	maxRefused = 8
+	// provenTime is how long a token must have lived to count as accepted where nobody
+	// says so.
+	provenTime = time.Minute
+)
+
+// A Machine is about one account. The zero value has no token; it must be used by one
+// goroutine at a time.
+type Machine struct {
+	// Backoff is the wait before refresh n ahead of time, after n-1 have failed. Required.
+	Backoff func(n int) time.Duration
+	// Ahead is how long a replacement ahead of time may take. Required.
+	Ahead time.Duration
+
+	current    ID
+	life       Life
+	accepted   ID   // the token that the API accepted last
+	generation int  // how many tokens came
+	refused    []ID // since the last login began
+
+	paused      time.Time // no login before
+	ahead       time.Time // no replacement ahead of time before
+	noRefresh   time.Time // no refresh before
+	refusals    int       // of the credentials, in a row
+	failures    int       // of logins for whatever reason, in a row
+	why         Failure   // of the last
+	began, last time.Time // the first of these failures, and the last
+
+	places []place     // the oldest first
+	vain   []time.Time // logins that may help nobody, the oldest first
+}
+
+// A place is what is known of a Place.
+type place struct {
+	at         Place
+	good       bool      // it accepted a token last
+	bad        bool      // it refused tokens that came one after the other
+	generation int       // of the token that it refused last
+	when       time.Time // that was
+	vain       time.Time // the login for it that is counted as one that may help nobody
+}
+
+// Asked says what is done for somebody who needs a token.
+func (m *Machine) Asked(now time.Time) Verdict {
+	ended := m.ended(now)
+	switch {
+	case m.current == 0, ended && !m.outlives():
+		if now.Before(m.paused) {
+			return Verdict{Wait, m.paused}
+		}
+		return Verdict{Action: Replace}
+	case !ended && (m.fresh(now) || now.Before(m.ahead)), ended && now.Before(m.paused):
+		return Verdict{Action: Serve}
+	}
+	m.ahead = now.Add(m.Ahead)
+	return Verdict{Action: ReplaceAhead}
+}
+
+// fresh reports whether the token is due neither by its end nor because the clock was set
+// back to before it was obtained.
+func (m *Machine) fresh(now time.Time) bool {
+	return !now.Before(m.life.Obtained) && (m.life.Due.IsZero() || now.Before(m.life.Due))
+}
+
+func (m *Machine) ended(now time.Time) bool { return !m.life.End.IsZero() && !now.Before(m.life.End) }
+
+// outlives reports whether a token is served past its assumed end: no other came when it
+// was time, and not because the credentials are refused.
+func (m *Machine) outlives() bool {
+	return m.life.Assumed && m.failures > 0 && m.why != RefusedCredentials
+}
+
+// Current is the token that is served, or 0.
+func (m *Machine) Current() ID { return m.current }
+
+// Paused returns the moment before which no login is tried; ok is false if there is none.
+func (m *Machine) Paused(now time.Time) (until time.Time, ok bool) {
+	return m.paused, now.Before(m.paused)
+}
+
+// Refused says what is done about a token that the API did not accept at a place: if that
+// is not the current one any more, Serve that; Replace it; or Wait, which means that the
+// refusal stands, since no login is likely to change it.
+func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
+	switch {
+	case m.current != 0 && id != m.current && !m.ended(now):
+		return Verdict{Action: Serve}
+	case id == 0 || id != m.current:
+		m.noteRefused(id)
+		return Verdict{Action: Replace}
+	}
+	p := m.place(at)
+	if p.generation != 0 && p.generation != m.generation && !p.good {
+		p.bad = true
+	}
+	accepted := m.accepted == id
+	if at == 0 { // nobody says what is accepted
+		accepted = now.Sub(m.life.Obtained) >= provenTime
+		p.good, p.bad = accepted, false
+	}
+	switch {
+	case p.generation == m.generation && !p.good: // said before, and no login came of it
+	case accepted && p.good: // it was good here: somebody has ended it
+	case accepted && p.bad && now.Sub(p.when) < vainTime:
+		return Verdict{Wait, p.when.Add(vainTime)} // it is good elsewhere
+	default:
+		if until := m.vainUntil(now); now.Before(until) {
+			return Verdict{Wait, until}
+		}
+		m.vain = append(m.vain, now)
+		p.vain = now
+	}
+	if p.good || !accepted { // otherwise it may be good for others meanwhile
+		m.current = 0
+	}
+	p.good, p.generation, p.when = false, m.generation, now
+	m.keep(p)
+	m.noteRefused(id)
+	return Verdict{Action: Replace}
+}
+
+// vainUntil is before when there is no other login that may help nobody.
+func (m *Machine) vainUntil(now time.Time) time.Time {
+	m.vain = slices.DeleteFunc(m.vain, func(t time.Time) bool { return now.Sub(t) >= vainHour })
+	switch n := len(m.vain); {
+	case n < vainAtOnce:
+		return time.Time{}
+	case n < maxVain:
+		return m.vain[n-1].Add(vainTime)
+	}
+	return m.vain[0].Add(vainHour)
+}
+
+// Accepted takes note that the API took a token at a place.
+func (m *Machine) Accepted(id ID, at Place, now time.Time) {
+	if id == 0 || id != m.current {
+		return // of an earlier one it says nothing
+	}
+	m.accepted = id
+	p := m.place(at)
+	if p.generation == m.generation && !p.good {
+		return // the place takes it now and then
+	}
+	if !p.vain.IsZero() { // the login for it was not in vain
+		m.vain = slices.DeleteFunc(m.vain, p.vain.Equal)
+	}
+	m.keep(place{at: at, good: true, when: now})
+}
+
+// place returns what is known of a place.
+func (m *Machine) place(at Place) place {
+	for _, p := range m.places {
+		if p.at == at {
+			return p
+		}
+	}
+	return place{at: at}
+}
+
+// keep remembers p as the newest. Of too many places the oldest good one is forgotten, or
+// else the oldest.
+func (m *Machine) keep(p place) {
+	m.places = append(slices.DeleteFunc(m.places, func(other place) bool { return other.at == p.at }), p)
+	if len(m.places) > maxPlaces {
+		i := max(slices.IndexFunc(m.places, func(p place) bool { return p.good }), 0)
+		m.places = slices.Delete(m.places, i, i+1)
+	}
+}
+
+// noteRefused keeps a login that is under way from bringing a token back.
+func (m *Machine) noteRefused(id ID) {
+	if !slices.Contains(m.refused, id) {
+		m.refused = append(m.refused, id)
+		m.refused = m.refused[max(len(m.refused)-maxRefused, 0):]
+	}
+}
+
+// Began takes note of a login that begins: what was refused before, it may bring.
+func (m *Machine) Began() { m.refused = nil }
+
+// Attempts is how many attempts a login has, of n: a login that fails all the time has one.
+func (m *Machine) Attempts(n int, now time.Time) int {
+	if m.failing(now) {
+		return 1
+	}
+	return n
+}
+
+func (m *Machine) failing(now time.Time) bool {
+	return m.failures > 0 && now.Sub(m.last) < outageTime
+}
+
+// Obtained takes note of a token that came, in place of a refused one if that is not 0. It
+// is not kept, and false is returned, if it was refused while it was under way. The same
+// token once more is kept: by that the next refusal is judged.
+func (m *Machine) Obtained(id ID, life Life, inPlaceOf ID) (kept bool) {
+	again := id == inPlaceOf
+	if slices.Contains(m.refused, id) && !again {
+		return false
+	}
+	if again && m.accepted == id {
+		m.accepted = 0 // what it was worth before, the refusal has undone
+	}
+	m.current, m.life = id, life
+	m.generation++
+	m.failures = 0
+	m.ahead = time.Time{}
+	return true
+}
+
+// LoggedIn takes note that the API accepted the credentials.
+func (m *Machine) LoggedIn() {
+	m.refusals = 0
+	m.paused = time.Time{}
+}
+
+// Failed takes note of a login that brought nothing. asked is how long the server wants
+// to be left alone; 0 if it does not say.
+//
+// While a login fails all the time, the pause between two grows with the time that this
+// lasts: it is half of that, and at most a minute.
+func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
+	pause := min(asked, maxPause)
+	if !m.failing(now) {
+		m.failures, m.began = 0, now
+	}
+	m.failures++
+	m.why, m.last = why, now
+	n := m.refusals
+	switch why {
+	case Unavailable:
+		pause = max(pause, now.Sub(m.began)/2)
+	case RefusedByProxy: // nobody's word on the credentials, unless it comes again
+		n--
+		fallthrough
+	case RefusedCredentials:
+		m.refusals++
+		if n >= 0 {
+			pause = max(pause, minPause<<min(n, 8))
+		}
+	}
+	pause = min(pause, maxPause)
+	m.paused = now.Add(pause)
+	m.ahead = now.Add(max(pause, min(asked, maxAsked), min(m.Backoff(m.failures), maxPause)))
+}
+
+// LookAgain takes note that somebody else is at work: a replacement ahead of time is looked
+// for again at a moment.
+func (m *Machine) LookAgain(at time.Time) { m.ahead = at }
+
+// NoRefresh takes note that there is no refresh endpoint.
+func (m *Machine) NoRefresh(now time.Time) { m.noRefresh = now.Add(noRefreshTime) }
+
+// Refreshes reports whether a refresh is worth a try.
+func (m *Machine) Refreshes(now time.Time) bool { return !now.Before(m.noRefresh) }
+
+// Allow ends every reason not to log in.
+func (m *Machine) Allow() {
+	m.paused, m.ahead, m.noRefresh = time.Time{}, time.Time{}, time.Time{}
+	m.refusals, m.failures = 0, 0
+	m.places, m.vain = nil, nil
+}
+
+// Inherit makes m go on from another of the same account: its token, and what the API said
+// of that.
+func (m *Machine) Inherit(from *Machine) {
+	m.current, m.life, m.accepted, m.generation = from.current, from.life, from.accepted, from.generation
+	m.refused = from.refused
+}
