@@ -100,6 +100,7 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 			refreshMethod: cmp.Or(cfg.RefreshMethod, http.MethodGet),
 			renewal:       cfg.Renewal,
 			lifetime:      cmp.Or(cfg.Lifetime, 24*time.Hour),
+			assumed:       cfg.Lifetime == 0,
 			window:        cmp.Or(cfg.RefreshWindow, 5*time.Minute),
 			retry:         retry,
 		},

@@ -3,12 +3,15 @@ package ampauth
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/origin"
+	"github.com/ampauth/ampauth/internal/renewal"
 )
 
 // A TokenManager keeps one account logged in. It is the [TokenSource] behind an
@@ -36,8 +39,7 @@ type TokenManager struct {
 	log        *slog.Logger    // keeps what a flight says until it has landed
 	flightTime time.Duration   // bounds a flight with all its attempts and waits
 
-	epoch     atomic.Pointer[epoch] // never nil; replaced under mu
-	noRefresh atomic.Bool           // the refresh endpoint is not there
+	epoch atomic.Pointer[epoch] // never nil; replaced under mu
 
 	turn   chan struct{}   // full while a flight is at work: one after the other
 	flying sync.WaitGroup  // flights that have not landed
@@ -60,6 +62,7 @@ type account struct {
 	obtainPath, refreshPath, refreshMethod string
 	renewal                                RenewalPolicy
 	lifetime, window                       time.Duration
+	assumed                                bool        // the lifetime is our guess
 	retry                                  RetryConfig // resolved
 }
 
@@ -97,33 +100,36 @@ func (m *TokenManager) Token(ctx context.Context) (Token, error) {
 	return m.await(ctx, order{purpose: keepFresh})
 }
 
-// ready implements source: it returns the current token if that has not ended.
+// ready implements source: it returns the current token if there is one to serve.
 func (m *TokenManager) ready() (Token, bool) {
+	s := m.epoch.Load().current.Load()
+	if s == nil {
+		return Token{}, false
+	}
+	if s.fresh(time.Now().UnixNano()) {
+		return s.token, true
+	}
+	return m.served()
+}
+
+// served returns the token that is served although it is due, and has it replaced if it is
+// time for that. Nobody waits.
+func (m *TokenManager) served() (Token, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	e := m.epoch.Load()
 	s := e.current.Load()
 	if s == nil {
 		return Token{}, false
 	}
-	now := time.Now().UnixNano()
-	if !s.fresh(now) {
-		if now >= s.expireAt {
-			return Token{}, false
-		}
-		m.renewAhead(e, now)
+	switch e.renewal.Asked(time.Now()).Action {
+	case renewal.Serve:
+		return s.token, true
+	case renewal.ReplaceAhead:
+		_, _ = m.joinIn(e, order{purpose: keepFresh})
+		return s.token, true
 	}
-	return s.token, true
-}
-
-// renewAhead has a token replaced that ends soon, or that comes from the future because
-// the clock was set back. Nobody waits for that.
-func (m *TokenManager) renewAhead(e *epoch, now int64) {
-	next := e.retryAhead.Load()
-	due := now >= next || next-now > int64(maxAskedPause) // the clock was set back
-	if due && e.retryAhead.CompareAndSwap(next, now+int64(min(m.flightTime, maxAskedPause))) {
-		if _, err := m.join(order{purpose: keepFresh}); err != nil {
-			e.retryAhead.Store(now + int64(time.Second))
-		}
-	}
+	return Token{}, false
 }
 
 // Obtain logs in now, or joins another Obtain that is under way. It never takes a
@@ -142,7 +148,7 @@ func (m *TokenManager) Refresh(ctx context.Context) (Token, error) {
 // ForceRefresh is Refresh that also ends the pause after a refused login.
 func (m *TokenManager) ForceRefresh(ctx context.Context) (Token, error) {
 	m.mu.Lock()
-	m.epoch.Load().allowLogins()
+	m.epoch.Load().renewal.Allow()
 	m.mu.Unlock()
 	return m.Refresh(ctx)
 }
@@ -154,9 +160,18 @@ func (m *TokenManager) ForceRefresh(ctx context.Context) (Token, error) {
 // the token is that of a user whom SetCredentials has replaced since: what left as
 // one user is not sent again as another.
 func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error) {
+	return m.renewAt(ctx, rejected, 0)
+}
+
+// renewFor implements source.
+func (m *TokenManager) renewFor(ctx context.Context, rejected Token, with *http.Request) (Token, error) {
+	return m.renewAt(ctx, rejected, placeOf(with))
+}
+
+func (m *TokenManager) renewAt(ctx context.Context, rejected Token, at renewal.Place) (Token, error) {
 	// Twice, since the first may join a login that began before the refusal.
 	for range 2 {
-		s, noLogin, err := m.reject(rejected)
+		s, noLogin, err := m.reject(rejected, at)
 		switch {
 		case err != nil:
 			return Token{}, err
@@ -173,8 +188,11 @@ func (m *TokenManager) Renew(ctx context.Context, rejected Token) (Token, error)
 		if !token.Value.Equal(rejected.Value) {
 			return token, nil
 		}
+		if s := m.epoch.Load().current.Load(); s != nil && s.token.Value.Equal(rejected.Value) {
+			break // that is what a login gives
+		}
 	}
-	return Token{}, stillRefused(minRefusalTime)
+	return Token{}, stillRefused(0) // another login might help, or not
 }
 
 // itself and home implement source.
@@ -187,42 +205,42 @@ func (m *TokenManager) itself() TokenSource {
 
 func (m *TokenManager) home() (*origin.Origin, string) { return &m.account.origin, m.account.scheme }
 
-// renewSoon implements source: it is a Renew that nobody waits for.
-func (m *TokenManager) renewSoon(rejected Token) {
-	if s, noLogin, err := m.reject(rejected); s == nil && noLogin == nil && err == nil {
+// renewSoon implements source: it is a renewFor that nobody waits for.
+func (m *TokenManager) renewSoon(rejected Token, with *http.Request) {
+	if s, noLogin, err := m.reject(rejected, placeOf(with)); s == nil && noLogin == nil && err == nil {
 		_, _ = m.join(order{purpose: replace, rejected: rejected})
 	}
 }
 
+// placeOf is where a token was sent.
+func placeOf(req *http.Request) renewal.Place {
+	h := maphash.String(placeSeed, req.URL.Path) + maphash.String(placeSeed, methodOf(req))
+	return renewal.Place(h | 1) // 0 is none
+}
+
+var placeSeed = maphash.MakeSeed()
+
 // reject takes note of a refusal. It returns the newer token if there is one, or the
 // error of a login that would be pointless.
-func (m *TokenManager) reject(rejected Token) (newer *snapshot, noLogin *Error, err error) {
+func (m *TokenManager) reject(rejected Token, at renewal.Place) (newer *snapshot, noLogin *Error, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.epoch.Load()
 	if err := e.checkUser(rejected); err != nil {
 		return nil, nil, err
 	}
-	s := e.current.Load()
-	switch {
-	case s == nil:
-		e.noteRefused(rejected.Value)
-		return nil, nil, nil
-	case s.token.Value.Equal(rejected.Value):
-	case s.token.IsExpired():
-		return nil, nil, nil
-	default:
-		return s, nil, nil
+	now := time.Now()
+	switch v := e.renewal.Refused(m.known.idOf(rejected.Value), at, now); v.Action {
+	case renewal.Serve:
+		return e.current.Load(), nil, nil
+	case renewal.Wait:
+		return nil, stillRefused(v.Until.Sub(now)), nil
 	}
-	if d := e.refusalLeft(s); d > 0 {
-		return nil, stillRefused(d), nil
+	if s := e.current.Load(); s != nil {
+		slot, _ := e.slot(s, at)
+		slot.Store(0)
 	}
-	if s.proven() {
-		e.renewals = 0
-	}
-	e.renewals++
-	e.noteRefused(rejected.Value)
-	e.current.Store(nil)
+	e.drop()
 	return nil, nil, nil
 }
 
@@ -233,10 +251,22 @@ func stillRefused(d time.Duration) *Error {
 }
 
 // accepted implements source: it takes note of a token that the API accepted.
-func (m *TokenManager) accepted(token Token) {
-	s := m.epoch.Load().current.Load()
-	if s != nil && !s.accepted.Load() && s.token.Value.Equal(token.Value) {
-		s.accepted.Store(true)
+func (m *TokenManager) accepted(token Token, with *http.Request) {
+	e := m.epoch.Load()
+	s := e.current.Load()
+	if s == nil || token.Value.ref() != s.token.Value.ref() {
+		return
+	}
+	at := placeOf(with)
+	slot, note := e.slot(s, at)
+	if slot.Load() == note {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e.current.Load() == s {
+		e.renewal.Accepted(s.id, at, time.Now())
+		slot.Store(note)
 	}
 }
 
@@ -257,7 +287,7 @@ func (m *TokenManager) SetCredentials(credentials Credentials) error {
 	before, e := m.epoch.Load(), m.newEpoch(credentials)
 	if before.credentials.Username == credentials.Username {
 		e.current.Store(before.current.Load())
-		e.refused = before.refused
+		e.renewal.Inherit(&before.renewal)
 	}
 	m.begin(e)
 	return nil
@@ -323,10 +353,10 @@ func (m *TokenManager) Close() error {
 		s.token.Value.Destroy()
 	}
 	m.mu.Lock()
-	refused := last.refused
-	last.refused = nil
+	dropped := last.dropped
+	last.dropped = nil
 	m.mu.Unlock()
-	for _, value := range refused {
+	for _, value := range dropped {
 		value.Destroy()
 	}
 	m.end()

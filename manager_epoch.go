@@ -3,9 +3,11 @@ package ampauth
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/pace"
+	"github.com/ampauth/ampauth/internal/renewal"
 )
 
 // An epoch is the time between two events that end what was before them: other
@@ -18,15 +20,14 @@ type epoch struct {
 	ctx         context.Context // of its flights; ends with it
 	end         context.CancelFunc
 
-	current    atomic.Pointer[snapshot] // nil: no token; written under the manager's mu
-	retryAhead atomic.Int64             // no refresh ahead of time before this wall clock, in Unix ns
+	current atomic.Pointer[snapshot] // nil: none is served; written under the manager's mu
+	seen    [64]atomic.Uint64        // where current was accepted lately, by a hash; spares the lock
 
 	// The manager's mu guards what follows.
-	flights  map[flightKey]*flight // that have not landed
-	pause    pause
-	failures int      // of refreshes ahead of time, in a row
-	refused  []Secret // tokens that the API refused since the last flight began
-	renewals int      // renewals since the API last accepted a token
+	flights map[flightKey]*flight // that have not landed
+	renewal renewal.Machine       // what is done about the token
+	cause   *Error                // of the pause, if there is one
+	dropped []Secret              // tokens that the API refused, for Close to wipe
 }
 
 // newEpoch makes an epoch that has not begun; m.mu must be held once m is in use.
@@ -34,7 +35,14 @@ func (m *TokenManager) newEpoch(credentials Credentials) *epoch {
 	if m.users[credentials.Username] == 0 {
 		m.users[credentials.Username] = uint32(len(m.users)) + 1
 	}
-	e := &epoch{credentials: credentials, number: m.users[credentials.Username], flights: make(map[flightKey]*flight)}
+	e := &epoch{
+		credentials: credentials, number: m.users[credentials.Username], flights: make(map[flightKey]*flight),
+		renewal: renewal.Machine{
+			Backoff:  func(n int) time.Duration { return m.account.retry.backoff(n, 0) },
+			Ahead:    m.flightTime,
+			MaxAsked: m.account.retry.MaxRetryAfter,
+		},
+	}
 	e.ctx, e.end = context.WithCancel(m.ctx)
 	return e
 }
@@ -58,90 +66,60 @@ func (e *epoch) checkUser(token Token) error {
 	return &Error{Op: "obtain", Kind: ErrObtainFailed, Outcome: Rejected, Err: errOtherUser}
 }
 
-// allowLogins ends every reason not to log in; the manager's mu must be held.
-func (e *epoch) allowLogins() {
-	e.pause = pause{}
-	e.renewals, e.failures = 0, 0
-	e.retryAhead.Store(0)
-}
+// maxDropped bounds the list of refused tokens that are kept to be wiped.
+const maxDropped = 8
 
-// maxRefused bounds the list of refused tokens; a flight meets one or two.
-const maxRefused = 8
-
-// noteRefused keeps a flight under way from bringing the token back; the manager's
-// mu must be held.
-func (e *epoch) noteRefused(value Secret) {
-	if slices.ContainsFunc(e.refused, value.Equal) {
-		return
+// drop takes the current token out of use, unless the machine has one; the manager's mu
+// must be held.
+func (e *epoch) drop() {
+	if s := e.current.Load(); s != nil && e.renewal.Current() == 0 {
+		e.current.Store(nil)
+		e.dropped = append(e.dropped[max(len(e.dropped)-maxDropped+1, 0):], s.token.Value)
 	}
-	if len(e.refused) == maxRefused {
-		e.refused = e.refused[1:]
-	}
-	e.refused = append(e.refused, value)
 }
 
-// refusalLeft is how long a refusal of s is taken for a matter that no login changes:
-// s is what was refused before, or came by a renewal and was never accepted. The
-// manager's mu must be held.
-func (e *epoch) refusalLeft(s *snapshot) time.Duration {
-	age := s.token.Age()
-	if e.renewals == 0 || s.proven() || age < 0 { // a negative age: the clock was set back
-		return 0
-	}
-	return min(minRefusalTime<<min(e.renewals-1, 8), maxRefusalTime) - age
+// slot is where it is noted that s was accepted at a place, and what is noted.
+func (e *epoch) slot(s *snapshot, at renewal.Place) (slot *atomic.Uint64, note uint64) {
+	return &e.seen[at%renewal.Place(len(e.seen))], uint64(at) ^ uint64(s.id)<<32
 }
-
-// A pause keeps the next login away after one was refused, so that an account is
-// not locked by a hot loop, or after the server asked for it.
-type pause struct {
-	until time.Time
-	count int // refusals in a row, those of a proxy included
-	cause *Error
-}
-
-const (
-	firstPause = time.Second
-	maxPause   = time.Minute
-	// maxAskedPause bounds what a Retry-After of the login endpoint can do.
-	maxAskedPause = time.Hour
-	// minRefusalTime is how long a token that came by a renewal must have lived,
-	// without ever being accepted, before its refusal is worth another login.
-	minRefusalTime = 5 * time.Second
-	maxRefusalTime = time.Minute
-)
 
 var errPaused = errors.New("not tried again yet")
 
 // inPause returns the error of a login that is not tried, or nil; the manager's mu
 // must be held.
 func (e *epoch) inPause() *Error {
-	left := time.Until(e.pause.until)
-	if left <= 0 {
+	now := time.Now()
+	until, paused := e.renewal.Paused(now)
+	if !paused {
 		return nil
 	}
-	err := *e.pause.cause
-	err.Outcome, err.Attempts, err.RetryAfter = NotSent, 0, roundUp(left)
-	err.Err = &sequence{errPaused, ": ", e.pause.cause.Err}
+	err := *e.cause
+	err.Outcome, err.Attempts, err.RetryAfter = NotSent, 0, roundUp(until.Sub(now))
+	err.Err = &sequence{errPaused, ": ", e.cause.Err}
 	return &err
 }
 
-// pauseAfter starts or extends the pause that err calls for; the manager's mu must be
-// held. A refusal that a proxy sent is nobody's word on the credentials, so the
-// first costs nothing; but what comes again is no accident.
-func (e *epoch) pauseAfter(err *Error) {
-	proxied := errors.Is(err, errLoginProxied)
-	switch n := e.pause.count; {
-	case proxied || errors.Is(err, ErrCredentialsRefused):
-		e.pause.count++
-		if proxied {
-			n--
-		}
-		if n >= 0 {
-			e.pause.until, e.pause.cause = time.Now().Add(min(firstPause<<min(n, 8), maxPause)), err
-		}
-	case err.RetryAfter > 0:
-		e.pause.until, e.pause.cause = time.Now().Add(min(err.RetryAfter, maxAskedPause)), err
+// failed takes note of a login that failed; the manager's mu must be held.
+func (e *epoch) failed(err *Error, asked time.Duration) {
+	why := renewal.Unavailable
+	switch {
+	case errors.Is(err, errLoginProxied):
+		why = renewal.RefusedByProxy
+	case errors.Is(err, ErrCredentialsRefused):
+		why = renewal.RefusedCredentials
 	}
+	e.renewal.Failed(why, asked, time.Now())
+	e.cause = err
+}
+
+// lookAgainTime is when a token that ends soon is looked at again after somebody else was
+// found to be replacing it.
+const lookAgainTime = 2 * time.Second
+
+// lookAgain takes note that somebody else is replacing the token; the manager's mu must be
+// held.
+func (e *epoch) lookAgain() {
+	e.renewal.LookAgain(time.Now().Add(lookAgainTime + pace.Jitter(lookAgainTime)))
 }
 
 // Clocks in errors are rounded, so that they read well.

@@ -73,9 +73,6 @@ const (
 	// turnTime is how long the next flight waits for one that was ended, and does not
 	// obey its context.
 	turnTime = time.Second
-	// lookAgain is when a token that ends soon is looked at again after somebody else
-	// was found to be replacing it.
-	lookAgain = 2 * time.Second
 )
 
 // flightTime is how long a flight may take: a refresh, and all attempts at a login
@@ -132,9 +129,15 @@ func (m *TokenManager) await(ctx context.Context, o order) (Token, error) {
 			m.leave(f)
 			return Token{}, noToken(&sequence{errWaiting, ": ", ended(ctx)})
 		}
-		if !f.epoch.over() {
-			return f.token, f.err
+		if f.epoch.over() {
+			continue
 		}
+		if f.err != nil && o.purpose == keepFresh {
+			if token, ok := m.ready(); ok { // past its assumed end
+				return token, nil
+			}
+		}
+		return f.token, f.err
 	}
 }
 
@@ -143,10 +146,14 @@ func (m *TokenManager) await(ctx context.Context, o order) (Token, error) {
 func (m *TokenManager) join(o order) (*flight, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.joinIn(m.epoch.Load(), o)
+}
+
+// joinIn is join in an epoch; m.mu must be held.
+func (m *TokenManager) joinIn(e *epoch, o order) (*flight, error) {
 	if m.closed {
 		return nil, errManagerClosed()
 	}
-	e := m.epoch.Load()
 	if err := e.checkUser(o.rejected); err != nil {
 		return nil, err
 	}
@@ -266,7 +273,7 @@ func (m *TokenManager) beginWork(f *flight) error {
 		}
 		return nil
 	}
-	f.epoch.refused = nil
+	f.epoch.renewal.Began()
 	return nil
 }
 
@@ -306,7 +313,7 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 	case ended == context.Canceled: // by the end of its epoch, or everybody left before it began
 		return noToken(err), false
 	case ok && e == f.noLogin: // nothing was tried
-		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + pace.Jitter(lookAgain)).UnixNano())
+		f.epoch.lookAgain()
 		return e, false
 	case !ok:
 		e = noToken(clean(err))
@@ -322,9 +329,6 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 			e.Err = beforeThat(late, e.Err)
 		}
 	}
-	f.epoch.pauseAfter(e)
-	f.epoch.failures++
-	wait := m.account.retry.backoff(f.epoch.failures, asked)
-	f.epoch.retryAhead.Store(time.Now().Add(min(wait, maxAskedPause)).UnixNano())
+	f.epoch.failed(e, asked)
 	return e, !ok
 }

@@ -25,14 +25,15 @@ const maxLoginAnswer = 64 << 10
 var (
 	errLoginProxied     = errors.New("the refusal is not JSON, so it is not AMP's: a proxy may have sent it")
 	errRedirected       = errors.New("the server redirects the call, which is not followed: check BaseURL")
+	errNoRefresh        = errors.New("there is no refresh there: check RefreshMethod and RefreshPath")
 	errUnexpectedStatus = errors.New("unexpected status: check BaseURL")
 	errAnswerTooLarge   = errors.New("the answer is larger than 64 KiB")
 	errAnswerNotJSON    = errors.New("the answer is not a JSON object with a token")
 )
 
 // refusals are what status 400, 401 or 403 means: in AMP's words, which are JSON, or
-// in those of something on the way.
-type refusals struct{ byAPI, byProxy error }
+// in those of something on the way; and 404 or 405 in AMP's.
+type refusals struct{ byAPI, byProxy, absent error }
 
 var (
 	loginRefusals = refusals{
@@ -42,13 +43,14 @@ var (
 	refreshRefusals = refusals{
 		byAPI:   errors.New("the token was refused"),
 		byProxy: errors.New("the refusal is not JSON: a proxy may have sent it"),
+		absent:  errNoRefresh,
 	}
 )
 
 // obtain logs in.
 func (m *TokenManager) obtain(f *flight) (Secret, *Error) {
 	began := time.Now()
-	value, err := Retry(f.ctx, m.attempts(m.account.retry.MaxAttempts), func(ctx context.Context) (Secret, error) {
+	value, err := Retry(f.ctx, m.attempts(m.loginAttempts(f)), func(ctx context.Context) (Secret, error) {
 		f.attempts.Add(1)
 		req, err := m.obtainRequest(ctx, f.epoch.credentials)
 		return m.exchange(req, err, loginRefusals)
@@ -73,8 +75,10 @@ func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 	})
 	if err != nil {
 		e := tokenError("refresh", ErrRefreshFailed, err)
-		if e.StatusCode == http.StatusNotFound || e.StatusCode == http.StatusMethodNotAllowed {
-			m.noRefresh.Store(true)
+		if errors.Is(e, errNoRefresh) {
+			m.mu.Lock()
+			f.epoch.renewal.NoRefresh(time.Now())
+			m.mu.Unlock()
 		}
 		m.report(f, e, &m.counters.refreshFailures, "ampauth: refresh failed, logging in instead", time.Since(began))
 		return Secret{}, e
@@ -82,6 +86,13 @@ func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 	m.counters.refreshes.Add(1)
 	m.log.InfoContext(f.ctx, "ampauth: token refreshed", "outcome", "ok", "elapsed", time.Since(began))
 	return value, nil
+}
+
+// loginAttempts is how many attempts a login has: one while logins fail.
+func (m *TokenManager) loginAttempts(f *flight) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return f.epoch.renewal.Attempts(m.account.retry.MaxAttempts, time.Now())
 }
 
 // attempts is the configuration for at most n attempts, each of which has its
@@ -184,8 +195,13 @@ func (m *TokenManager) exchange(req *http.Request, err error, refused refusals) 
 	defer resp.Body.Close()
 	if code := resp.StatusCode; code != http.StatusOK && code != http.StatusCreated {
 		e := statusError(resp)
-		if refusesCredentials(code) {
+		switch {
+		case refusesCredentials(code):
 			e.Err = refused.of(resp)
+		case code == http.StatusNotFound, code == http.StatusMethodNotAllowed:
+			if refused.absent != nil && saysJSON(resp.Header) {
+				e.Err = refused.absent
+			}
 		}
 		replay.Discard(resp.Body, replay.DrainTime, nil)
 		return Secret{}, e
@@ -221,8 +237,7 @@ func refusesCredentials(status int) bool {
 // of tells who refuses. AMP's body is JSON, of whatever type, and says so (RFC 6839
 // for +json).
 func (r refusals) of(resp *http.Response) error {
-	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if mediaType != "application/json" && !strings.HasSuffix(mediaType, "+json") {
+	if !saysJSON(resp.Header) {
 		return transient{r.byProxy}
 	}
 	buffer := make([]byte, maxLoginAnswer+1)
@@ -235,6 +250,11 @@ func (r refusals) of(resp *http.Response) error {
 		return transient{r.byProxy}
 	}
 	return r.byAPI
+}
+
+func saysJSON(h http.Header) bool {
+	mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return mediaType == "application/json" || strings.HasSuffix(mediaType, "+json")
 }
 
 // readAnswer reads the whole of body, as far as buffer has room.

@@ -1,14 +1,14 @@
 package ampauth
 
 import (
-	"slices"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/renewal"
 )
 
 // replaceToken is the flight itself.
 func (m *TokenManager) replaceToken(f *flight) (Token, error) {
 	if token, ok := f.settledBy(f.epoch.current.Load()); ok {
-		f.epoch.retryAhead.Store(0)
 		return token, nil
 	}
 	if m.stored == nil {
@@ -22,7 +22,7 @@ func (m *TokenManager) replaceToken(f *flight) (Token, error) {
 // false if that would undo what happened meanwhile, or the API refuses it anyway.
 func (m *TokenManager) getToken(f *flight) (token Token, kept bool, err error) {
 	var refreshErr error
-	if s := f.epoch.current.Load(); s != nil && !s.token.IsExpired() && m.refreshes(f.purpose) && !f.lockFailed {
+	if s := f.epoch.current.Load(); s != nil && !s.token.IsExpired() && m.refreshes(f) && !f.lockFailed {
 		value, err := m.refresh(f, s.token)
 		if err == nil {
 			token, kept = m.install(f, m.newSnapshot(value))
@@ -61,11 +61,11 @@ func (f *flight) settledBy(s *snapshot) (Token, bool) {
 }
 
 // refreshes reports whether a flight tries a refresh before it logs in.
-func (m *TokenManager) refreshes(p purpose) bool {
-	if m.noRefresh.Load() {
-		return false
-	}
-	return p == refreshFirst || p == keepFresh && m.account.renewal == RefreshThenObtain
+func (m *TokenManager) refreshes(f *flight) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return f.purpose == refreshFirst ||
+		f.purpose == keepFresh && m.account.renewal == RefreshThenObtain && f.epoch.renewal.Refreshes(time.Now())
 }
 
 // install makes a new token the current one, unless that would undo what
@@ -80,18 +80,17 @@ func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) 
 		value.Destroy()
 		return s.token, false
 	}
+	s.id = m.known.note(value)
 	if !s.adopted { // what another process got says nothing of our logins
-		e.pause = pause{}
+		e.renewal.LoggedIn()
 	}
-	e.failures = 0
-	e.retryAhead.Store(0)
-	// A replacement that is the refused token once more is kept all the same: that
-	// is what the next refusal is judged by.
-	s.repeated = f.purpose == replace && value.Equal(f.rejected.Value)
-	kept = !slices.ContainsFunc(e.refused, value.Equal)
-	if s.repeated || kept {
+	var inPlaceOf renewal.ID
+	if f.purpose == replace {
+		inPlaceOf = m.known.idOf(f.rejected.Value)
+	}
+	kept = e.renewal.Obtained(s.id, s.life, inPlaceOf)
+	if kept {
 		e.current.Store(s)
-		m.known.note(value)
 	}
-	return s.token, kept && !s.repeated
+	return s.token, kept && s.id != inPlaceOf
 }

@@ -4,28 +4,22 @@ import (
 	"crypto/sha256"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/pace"
+	"github.com/ampauth/ampauth/internal/renewal"
 )
 
 // A snapshot is a token with everything that a reader needs to judge it, in Unix
-// nanoseconds of the wall clock: a machine that slept must notice. It is
-// immutable but for accepted.
+// nanoseconds of the wall clock: a machine that slept must notice. It is immutable.
 type snapshot struct {
 	token                           Token
 	obtainedAt, refreshAt, expireAt int64
-	adopted                         bool        // it comes from the store
-	repeated                        bool        // it is the refused token once more
-	accepted                        atomic.Bool // the API has accepted the token
+	life                            renewal.Life
+	id                              renewal.ID
+	adopted                         bool // it comes from the store
 }
-
-// proven reports whether the API has shown that s is worth something. What
-// was refused before proves nothing by being accepted elsewhere.
-func (s *snapshot) proven() bool { return s.accepted.Load() && !s.repeated }
 
 // fresh reports whether the token is due neither by its end nor because the clock
 // was set back to before it was obtained.
@@ -46,16 +40,18 @@ func (m *TokenManager) snapshotOf(token Token) *snapshot {
 		refreshAt:  math.MaxInt64,
 		expireAt:   math.MaxInt64,
 	}
-	life := m.account.lifetime
+	s.life.Obtained = token.ObtainedAt
+	life, assumed := m.account.lifetime, m.account.assumed
 	if !token.ExpiresAt.IsZero() {
 		if own := token.ExpiresAt.Sub(token.ObtainedAt); life <= 0 || own < life {
-			life = own
+			life, assumed = own, assumed && own > life-time.Second // stores keep seconds
 		}
 	}
 	if life > 0 {
 		s.token.ExpiresAt = token.ObtainedAt.Add(life)
 		s.expireAt = int64(pace.Add(time.Duration(s.obtainedAt), life))
 		s.refreshAt = s.expireAt - int64(refreshLead(life, m.account.window))
+		s.life = renewal.Life{Obtained: token.ObtainedAt, Due: time.Unix(0, s.refreshAt), End: time.Unix(0, s.expireAt), Assumed: assumed}
 	}
 	return s
 }
@@ -88,24 +84,51 @@ const maxIssued = 32
 
 // issuedTokens knows the tokens again that a manager gave out, by their hashes.
 type issuedTokens struct {
-	hashes [][sha256.Size]byte // at most maxIssued, the oldest first
+	tokens []issuedToken // at most maxIssued, the oldest first
+	last   renewal.ID
 }
 
-func (i *issuedTokens) note(value Secret) {
+type issuedToken struct {
+	hash [sha256.Size]byte
+	id   renewal.ID
+}
+
+// of returns the ID of a token, 0 if it is not known.
+func (i *issuedTokens) of(token []byte) renewal.ID {
+	hash := sha256.Sum256(token)
+	for _, known := range i.tokens {
+		if known.hash == hash {
+			return known.id
+		}
+	}
+	return 0
+}
+
+// idOf returns the ID of a token, 0 if it is not known.
+func (i *issuedTokens) idOf(value Secret) (id renewal.ID) {
+	_ = value.Expose(func(b []byte) error { id = i.of(b); return nil })
+	return id
+}
+
+// note returns the ID of a token, which is known from then on.
+func (i *issuedTokens) note(value Secret) (id renewal.ID) {
 	_ = value.Expose(func(b []byte) error {
-		if hash := sha256.Sum256(b); !slices.Contains(i.hashes, hash) {
-			i.hashes = append(i.hashes[max(len(i.hashes)-maxIssued+1, 0):], hash)
+		if id = i.of(b); id == 0 {
+			i.last++
+			id = i.last
+			i.tokens = append(i.tokens[max(len(i.tokens)-maxIssued+1, 0):], issuedToken{sha256.Sum256(b), id})
 		}
 		return nil
 	})
+	return id
 }
 
-// issued implements source: it reports whether the value of an Authorization field, with or without a scheme
-// word, is a token of this manager's: the current one, or one that it has replaced.
+// issued implements source: it reports whether the value of an Authorization field, with
+// or without a scheme word, is a token of this manager's: the current one, or one that it
+// has replaced.
 func (m *TokenManager) issued(value string) bool {
 	token := value[strings.LastIndexByte(value, ' ')+1:]
-	hash := sha256.Sum256([]byte(token))
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Contains(m.known.hashes, hash)
+	return m.known.of([]byte(token)) != 0
 }

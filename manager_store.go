@@ -5,8 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"time"
-
-	"github.com/ampauth/ampauth/internal/pace"
 )
 
 // shareToken is a flight of a manager with a store: load, lock, load again, decide,
@@ -32,7 +30,9 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 	defer unlock()
 	switch lock {
 	case lockBusy:
-		f.epoch.retryAhead.Store(time.Now().Add(lookAgain + pace.Jitter(lookAgain)).UnixNano())
+		m.mu.Lock()
+		f.epoch.lookAgain()
+		m.mu.Unlock()
 		return current.token, nil
 	case locked, lockFailed:
 		if token, ok := m.adopt(f, key); ok {

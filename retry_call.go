@@ -280,7 +280,7 @@ func (c *call) renew(r *result) bool {
 		return false
 	}
 	if r.outcome != Rejected || !c.nextBody() {
-		r.refusal.from.renewSoon(r.refusal.token)
+		r.refusal.from.renewSoon(r.refusal.token, c.req)
 		return false
 	}
 	// The login must not wait for the connection that the refusal still holds.
@@ -291,7 +291,7 @@ func (c *call) renew(r *result) bool {
 		r.resp.Body = io.NopCloser(bytes.NewReader(content))
 	}
 	r.attempt.stopClock()
-	token, err := r.refusal.from.Renew(c.ctx, r.refusal.token)
+	token, err := r.refusal.from.renewFor(c.ctx, r.refusal.token, c.req)
 	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() ||
 		!pace.Fits(c.ctx, c.gated(c.retries > 0)) || c.limiterBlocks() > 0 {
 		r.attempt.startClock()

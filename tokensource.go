@@ -3,6 +3,7 @@ package ampauth
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,6 @@ type Renewer interface {
 // the exported methods tell.
 type source interface {
 	TokenSource
-	Renewer
 	// itself is the TokenSource, nil if there is none behind a pointer.
 	itself() TokenSource
 	// home is where its tokens go, and the scheme word before them; nil and "" if it does not know.
@@ -38,10 +38,12 @@ type source interface {
 
 	// ready returns a token that nobody has to wait for.
 	ready() (Token, bool)
-	// accepted says that the API accepted a token.
-	accepted(Token)
-	// renewSoon is a Renew that nobody waits for.
-	renewSoon(rejected Token)
+	// accepted says that the API accepted a token that was sent with a request.
+	accepted(token Token, with *http.Request)
+	// renewFor is a Renew of a token that was sent with a request, and renewSoon one that
+	// nobody waits for.
+	renewFor(ctx context.Context, rejected Token, with *http.Request) (Token, error)
+	renewSoon(rejected Token, with *http.Request)
 }
 
 // sourceOf returns s as a source. A struct that embeds one of this package has its
@@ -76,7 +78,7 @@ type foreignSource struct {
 func (s *foreignSource) itself() TokenSource            { return s.of }
 func (s *foreignSource) home() (*origin.Origin, string) { return nil, "" }
 func (s *foreignSource) issued(string) bool             { return false }
-func (s *foreignSource) accepted(Token)                 {}
+func (s *foreignSource) accepted(Token, *http.Request)  {}
 
 func (s *foreignSource) ready() (Token, bool) {
 	static, ok := s.of.(staticSource)
@@ -89,8 +91,7 @@ func (s *foreignSource) Token(ctx context.Context) (token Token, err error) {
 	return s.of.Token(ctx)
 }
 
-// Renew implements Renewer, also where there is none.
-func (s *foreignSource) Renew(ctx context.Context, rejected Token) (token Token, err error) {
+func (s *foreignSource) renewFor(ctx context.Context, rejected Token, _ *http.Request) (token Token, err error) {
 	renewer, ok := s.of.(Renewer)
 	if !ok {
 		return Token{}, noToken(errors.New("the TokenSource cannot renew tokens"))
@@ -102,7 +103,7 @@ func (s *foreignSource) Renew(ctx context.Context, rejected Token) (token Token,
 // renewTime bounds a renewal that nobody waits for.
 const renewTime = 30 * time.Second
 
-func (s *foreignSource) renewSoon(rejected Token) {
+func (s *foreignSource) renewSoon(rejected Token, with *http.Request) {
 	if _, ok := s.of.(Renewer); !ok || !s.renewing.CompareAndSwap(false, true) {
 		return
 	}
@@ -110,7 +111,7 @@ func (s *foreignSource) renewSoon(rejected Token) {
 		defer s.renewing.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), renewTime)
 		defer cancel()
-		_, _ = s.Renew(ctx, rejected)
+		_, _ = s.renewFor(ctx, rejected, with)
 	}()
 }
 

@@ -129,7 +129,7 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt) (*http.Response
 		return nil, followsRedirects(Ambiguous)
 	}
 	resp.Request = caller
-	t.inspect(resp, token, a)
+	t.inspect(caller, resp, token, a)
 	if a == nil { // otherwise the RetryTransport above does so
 		hideInside(resp)
 	}

@@ -9,15 +9,27 @@ import (
 )
 
 // inspect tells whoever wants to know whether the API accepted the token.
-func (t *AuthTransport) inspect(resp *http.Response, token Token, a *attempt) {
+func (t *AuthTransport) inspect(req *http.Request, resp *http.Response, token Token, a *attempt) {
 	switch {
-	case resp.StatusCode < http.StatusMultipleChoices:
-		t.source.accepted(token)
+	case acceptsToken(resp):
+		t.source.accepted(token, req)
 	case !refusesToken(resp):
 	case a != nil:
 		a.note().report.Store(&tokenReport{token: token, from: t.source})
 	default:
-		t.source.renewSoon(token)
+		t.source.renewSoon(token, req)
+	}
+}
+
+// acceptsToken reports whether an answer shows that the API has looked at the token and
+// taken it: a success, or what Django REST framework says of a request whose token it has
+// accepted, which is JSON.
+func acceptsToken(resp *http.Response) bool {
+	switch code := resp.StatusCode; code {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusConflict, http.StatusUnprocessableEntity:
+		return isJSON(resp.Header)
+	default:
+		return code < http.StatusMultipleChoices
 	}
 }
 

@@ -49,9 +49,12 @@ const (
 )
 
 const (
-	// maxPause is the longest pause, also where the server asks for more: one answer is no
-	// reason to serve nobody for an hour. While there is a token to serve, it is maxAsked.
-	maxPause = time.Minute
+	// maxPause is the longest pause after refused credentials, and maxOutagePause while logins
+	// fail for another reason.
+	maxPause       = time.Minute
+	maxOutagePause = 30 * time.Second
+	// maxAsked is the longest that a server gets by asking for it, while there is a token to
+	// serve or Machine.MaxAsked is not less.
 	maxAsked = time.Hour
 	// minPause is the pause after the first refusal of the credentials; each doubles it.
 	minPause = time.Second
@@ -63,8 +66,8 @@ const (
 	// Logins that a refusal asks for although nothing shows that they help: maxVain in any
 	// hour, the first few at once, and then no sooner than vainTime after the last.
 	maxVain    = 5
-	vainAtOnce = 3
-	vainTime   = 20 * time.Minute
+	vainAtOnce = 2
+	vainTime   = 15 * time.Minute
 	vainHour   = time.Hour
 	// maxPlaces bounds the places that are remembered.
 	maxPlaces = 64
@@ -72,7 +75,7 @@ const (
 	maxRefused = 8
 	// provenTime is how long a token must have lived to count as accepted where nobody
 	// says so.
-	provenTime = time.Minute
+	provenTime = vainTime
 )
 
 // A Machine is about one account. The zero value has no token; it must be used by one
@@ -82,6 +85,9 @@ type Machine struct {
 	Backoff func(n int) time.Duration
 	// Ahead is how long a replacement ahead of time may take. Required.
 	Ahead time.Duration
+	// MaxAsked is the longest pause that a server gets by asking for it: one answer is no
+	// reason to serve nobody for an hour. If negative, it is an hour.
+	MaxAsked time.Duration
 
 	current    ID
 	life       Life
@@ -288,10 +294,14 @@ func (m *Machine) LoggedIn() {
 // Failed takes note of a login that brought nothing. asked is how long the server wants
 // to be left alone; 0 if it does not say.
 //
-// While a login fails all the time, the pause between two grows with the time that this
-// lasts: it is half of that, and at most a minute.
+// While logins fail, the pause between two grows with the time that this lasts: it is half
+// of that, and at most half a minute.
 func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
-	pause := min(asked, maxPause)
+	asked = min(asked, maxAsked)
+	pause := asked
+	if m.MaxAsked >= 0 {
+		pause = min(asked, m.MaxAsked)
+	}
 	if !m.failing(now) {
 		m.failures, m.began = 0, now
 	}
@@ -300,19 +310,18 @@ func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
 	n := m.refusals
 	switch why {
 	case Unavailable:
-		pause = max(pause, now.Sub(m.began)/2)
+		pause = max(pause, min(now.Sub(m.began)/2, maxOutagePause))
 	case RefusedByProxy: // nobody's word on the credentials, unless it comes again
 		n--
 		fallthrough
 	case RefusedCredentials:
 		m.refusals++
 		if n >= 0 {
-			pause = max(pause, minPause<<min(n, 8))
+			pause = max(pause, min(minPause<<min(n, 8), maxPause))
 		}
 	}
-	pause = min(pause, maxPause)
 	m.paused = now.Add(pause)
-	m.ahead = now.Add(max(pause, min(asked, maxAsked), min(m.Backoff(m.failures), maxPause)))
+	m.ahead = now.Add(max(pause, asked, m.Backoff(m.failures)))
 }
 
 // LookAgain takes note that somebody else is at work: a replacement ahead of time is looked
@@ -336,5 +345,5 @@ func (m *Machine) Allow() {
 // of that.
 func (m *Machine) Inherit(from *Machine) {
 	m.current, m.life, m.accepted, m.generation = from.current, from.life, from.accepted, from.generation
-	m.refused = from.refused
+	m.refused, m.noRefresh = from.refused, from.noRefresh
 }
