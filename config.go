@@ -56,7 +56,9 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Lifetime is how long a token is taken to live from the moment it arrived;
-	// AMP does not say. If zero, 24 h. If negative, it has no end.
+	// AMP does not say. If zero, 24 h, which is a guess: a token that has ended by it is
+	// served on while logins fail, unless the credentials are refused. If negative, it
+	// has no end.
 	Lifetime time.Duration
 
 	// RefreshWindow is how long before its end a token is replaced, while it is

@@ -29,6 +29,17 @@ import (
 // That holds whatever the layers below, the Store and the Logger do. What a login
 // has to log is logged after its waiters have the token.
 //
+// While logins fail there is a pause between two, and who needs one in it gets the error
+// of the last at once: half of the time that this lasts, at most 30 s; after refused
+// credentials 1 s, doubled with each refusal, at most a minute; as long as the server
+// asks, at most Config.Retry.MaxRetryAfter. In the first failing login all attempts are
+// made, later one each.
+//
+// A refused token is replaced at once where the API accepted this very token before. A
+// resource, by method and path, that refuses one token after the other while others are
+// accepted costs no login for 20 minutes; all that such refusals cost is five logins in any
+// hour. When nothing shows that a login helps, the next may be 20 minutes away.
+//
 // Make one with [NewTokenManager]. It is safe for concurrent use. It starts no
 // goroutine but that of a login under way; Close ends it.
 type TokenManager struct {
@@ -235,10 +246,6 @@ func (m *TokenManager) reject(rejected Token, at renewal.Place) (newer *snapshot
 		return e.current.Load(), nil, nil
 	case renewal.Wait:
 		return nil, stillRefused(v.Until.Sub(now)), nil
-	}
-	if s := e.current.Load(); s != nil {
-		slot, _ := e.slot(s, at)
-		slot.Store(0)
 	}
 	e.drop()
 	return nil, nil, nil

@@ -80,7 +80,7 @@ func (e *epoch) drop() {
 
 // slot is where it is noted that s was accepted at a place, and what is noted.
 func (e *epoch) slot(s *snapshot, at renewal.Place) (slot *atomic.Uint64, note uint64) {
-	return &e.seen[at%renewal.Place(len(e.seen))], uint64(at) ^ uint64(s.id)<<32
+	return &e.seen[at%renewal.Place(len(e.seen))], uint64(at) ^ uint64(s.generation)<<32
 }
 
 var errPaused = errors.New("not tried again yet")

@@ -90,6 +90,7 @@ func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) 
 	}
 	kept = e.renewal.Obtained(s.id, s.life, inPlaceOf)
 	if kept {
+		s.generation = e.renewal.Generation()
 		e.current.Store(s)
 	}
 	return s.token, kept && s.id != inPlaceOf

@@ -18,6 +18,7 @@ type snapshot struct {
 	obtainedAt, refreshAt, expireAt int64
 	life                            renewal.Life
 	id                              renewal.ID
+	generation                      int  // see renewal.Machine
 	adopted                         bool // it comes from the store
 }
 

@@ -151,6 +151,9 @@ func (m *Machine) outlives() bool {
 // Current is the token that is served, or 0.
 func (m *Machine) Current() ID { return m.current }
 
+// Generation tells the tokens that came apart, also one that came twice.
+func (m *Machine) Generation() int { return m.generation }
+
 // Paused returns the moment before which no login is tried; ok is false if there is none.
 func (m *Machine) Paused(now time.Time) (until time.Time, ok bool) {
 	return m.paused, now.Before(m.paused)
