@@ -78,7 +78,8 @@ func TestBaseThatIgnoresItsContextHoldsNobodyPastTheLoginsTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-				m := w.manager(func(c *ampauth.Config) { c.Retry = test.retry }, w.over(ampDeaf(1, 10*time.Hour)))
+				var log ampLog
+				m := w.manager(func(c *ampauth.Config) { c.Retry = test.retry }, w.over(ampDeaf(1, 10*time.Hour)), log.into)
 				calls := []func(context.Context) (ampauth.Token, error){
 					m.Token, m.Obtain, m.Refresh,
 					func(ctx context.Context) (ampauth.Token, error) { return m.Renew(ctx, ampauth.Token{}) },
@@ -93,6 +94,10 @@ func TestBaseThatIgnoresItsContextHoldsNobodyPastTheLoginsTime(t *testing.T) {
 					if r.after != test.limit || e.Limit != test.limit || !e.Timeout() {
 						t.Errorf("after %v, want %v: %+v", r.after, test.limit, e)
 					}
+				}
+				synctest.Wait()
+				if n := len(log.records(t, "ampauth: login failed")); n == 0 {
+					t.Error("nothing is logged while the base still hangs")
 				}
 				// Nobody waits for it any more, and what it brings counts for nothing.
 				if took := ampElapsed(func() { w.token(m) }); took > time.Second {

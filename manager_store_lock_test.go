@@ -60,6 +60,30 @@ func TestEndingTokenOfManyManagersIsRefreshedOnce(t *testing.T) {
 	})
 }
 
+// Who asks for a refresh waits for the lock, also with a token that is good.
+func TestRefreshThatWasAskedForWaitsForTheLock(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		m := w.manager(storedIn(store))
+		old := w.token(m)
+		key, err := ampauth.NewStoreKey(w.url+"/api", "issuer")
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock, err := store.Lock(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(5*time.Second, unlock)
+		var token ampauth.Token
+		took := ampElapsed(func() { token, err = m.Refresh(t.Context()) })
+		if err != nil || token.Value.Equal(old.Value) || took < 5*time.Second || took > 6*time.Second {
+			t.Errorf("after %v: %v, or the old token; want another in 5 s", took, err)
+		}
+		w.wantSent(1, 1)
+	})
+}
+
 func TestRefusedTokenOfManyManagersIsReplacedOnce(t *testing.T) {
 	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 		store := newMemoryStore()
