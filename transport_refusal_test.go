@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/fakeamp"
 )
 
 // renewer is a foreign source that can renew: old, then new1, new2 ...
@@ -206,4 +207,20 @@ func TestRefusalOfALayerThatHadNoTokenIsReturned(t *testing.T) {
 	if err != nil || resp.StatusCode != 401 || stubText(t, resp) != "please log in" {
 		t.Errorf("got (%v, %v), want the layer's own 401", resp, err)
 	}
+}
+
+// Behind a manager the login is under way before anybody else asks.
+func TestAloneARefusalStartsALoginOfTheManager(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		m := w.manager()
+		rt := &ampauth.AuthTransport{Base: w.transport, Source: m}
+		client := &http.Client{Transport: rt}
+		w.wantStatus(client, "/assets", 200)
+		w.Revoke("issuer")
+		w.wantStatus(client, "/assets", 401)
+		synctest.Wait()
+		w.wantSent(2, 0)
+		w.wantStatus(client, "/assets", 200)
+		w.wantSent(2, 0)
+	})
 }

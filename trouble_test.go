@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -203,6 +204,20 @@ func TestPauseIsHalfOfTheOutage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who reads the error of an outage is not sent to look for a fault of the configuration.
+func TestErrorOfAnOutageDoesNotBlameTheConfiguration(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		for _, status := range []int{500, 502, 503, 599} {
+			w.Inject(fakeamp.Fault{Route: ampObtain, Status: status, Times: 3})
+			_, err := w.manager().Token(t.Context())
+			if e := stubError(t, err, ampauth.ErrObtainFailed); e.StatusCode != status || strings.Contains(err.Error(), "BaseURL") {
+				t.Errorf("%d: %v", status, err)
+			}
+			w.ClearFaults()
+		}
+	})
 }
 
 func TestOneAnswerDoesNotStopLoginsForAnHour(t *testing.T) {
