@@ -85,7 +85,7 @@ func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 }
 
 // attempts is the configuration for at most n attempts, each of which has its
-// clock below, where it starts behind the limiter.
+// clock below.
 func (m *TokenManager) attempts(n int) RetryConfig {
 	c := m.account.retry.WithTimeout(-1)
 	c.MaxAttempts = n
