@@ -118,6 +118,8 @@ func (c *call) run() (*http.Response, error) {
 			c.resend = false // it was admitted already
 		} else if err := c.admit(); err != nil {
 			if r.kept && c.ctx.Err() == nil {
+				c.number-- // this one is not made
+				c.warn("another attempt is not admitted", r)
 				return c.finish(r)
 			}
 			return nil, err

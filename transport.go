@@ -217,11 +217,8 @@ func (t *AuthTransport) token(req *http.Request, a *attempt) (Token, error) {
 	if limited := waitWith(ctx, queue, req.Body); limited != nil {
 		return Token{}, limited
 	}
-	if newer, ok := t.source.ready(); ok {
-		return newer, nil
-	}
-	if token.IsExpired() { // meanwhile
-		return t.source.Token(ctx)
+	if home, _ := t.source.home(); home != nil || token.IsExpired() {
+		return t.source.Token(ctx) // meanwhile it may have ended; a manager knows at no cost
 	}
 	return token, nil
 }
