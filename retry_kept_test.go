@@ -1,10 +1,12 @@
 package ampauth_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -192,4 +194,36 @@ func TestAnswerIsNotLostToAGateThatShutsDuringTheBackoff(t *testing.T) {
 			t.Errorf("status %d with %q after %d attempts, want the 503 whole", resp.StatusCode, text, base.attempts())
 		}
 	})
+}
+
+// Without a limiter there is hardly a reason to keep it, and the wait may be long.
+func TestAnswerThatIsNotReadWholeIsClosedBeforeTheWaitWithoutALimiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := newStubBody(strings.Repeat("a", 100<<10))
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			resp := stubResponse(503, "", "Retry-After", "30")
+			resp.Body = answer
+			return resp, nil
+		}, stubAnswer(200))
+		time.AfterFunc(time.Second, func() {
+			if answer.closed.Load() != 1 || base.seen()[0].request.Context().Err() == nil {
+				t.Error("during the wait the answer is open, or its attempt goes on")
+			}
+		})
+		if status := stubStatus(t, &ampauth.RetryTransport{Base: base}, stubRequest(t.Context(), ampauth.SafeOperation, nil)); status != 200 {
+			t.Errorf("status %d", status)
+		}
+	})
+}
+
+func TestAttemptThatIsNotAdmittedIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	rt := &ampauth.RetryTransport{
+		Base: stubScript(stubAnswer(503)), Retry: stubNoWait, Limiter: limiterScript(passing, failing(errFleet)),
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	}
+	stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+	if text := log.String(); !strings.Contains(text, "not admitted") || !strings.Contains(text, "attempts=1 ") {
+		t.Errorf("no warning after one attempt:\n%s", text)
+	}
 }
