@@ -201,3 +201,29 @@ func TestPanicOfALimiterLeavesNothingBehind(t *testing.T) {
 		})
 	}
 }
+
+// By then the answer before is gone, but not what it says of the request.
+func TestLimiterThatFailsBehindALaterLoginTellsOfTheAttemptBefore(t *testing.T) {
+	for _, test := range []struct {
+		op      ampauth.Operation
+		status  int
+		outcome ampauth.Outcome
+	}{
+		{ampauth.IdempotentOperation, 503, ampauth.Ambiguous},
+		{ampauth.MutatingOperation, 429, ampauth.Rejected},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			slow := sourceFunc(func(context.Context) (ampauth.Token, error) { time.Sleep(time.Second); return oneToken("token") })
+			base := stubScript(stubAnswer(test.status))
+			rt := &ampauth.RetryTransport{
+				Base: &ampauth.AuthTransport{Base: base, Source: slow, Origin: "https://api.test"}, Retry: stubNoWait,
+				Limiter: limiterScript(passing, passing, passing, failing(errFleet)),
+			}
+			_, err := rt.RoundTrip(stubRequest(t.Context(), test.op, []byte("x")))
+			e := stubError(t, err, ampauth.ErrRateLimited, errFleet)
+			if e.Outcome != test.outcome || e.Attempts != 2 || errors.Is(err, ampauth.ErrAmbiguous) || base.attempts() != 1 {
+				t.Errorf("%v after a %d: error is %+v", test.op, test.status, e)
+			}
+		})
+	}
+}

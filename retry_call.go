@@ -148,7 +148,7 @@ func (c *call) run() (*http.Response, error) {
 		}
 		c.keepAnswer(r)
 		if r.ahead != nil && c.t.queue == nil {
-			r.dropAnswer(c.drainTime()) // its connection is worth more: it is hardly needed
+			r.dropAnswer(c.drainTime()) // hardly anything stops the next attempt now: free its connection
 		}
 		if err := c.sleep(wait - time.Since(decided)); err != nil {
 			return nil, err
