@@ -59,6 +59,7 @@ type attemptNotes struct {
 	trace  atomic.Pointer[attemptTrace] // made when somebody asks for it
 	tries  ownTries
 	pool   atomic.Pointer[livepool.Pool] // that the answer came from
+	queue  *queue                        // to wait in once more after a login; set before the attempt begins
 }
 
 // ownTries are the tries of an attempt that went over connections for mutations.
@@ -89,6 +90,17 @@ func (a *attempt) note() *attemptNotes {
 		a.notes.CompareAndSwap(nil, new(attemptNotes))
 	}
 	return a.notes.Load()
+}
+
+// queue is that of the limiter, nil if there is none.
+func (a *attempt) queue() *queue {
+	if a == nil {
+		return nil
+	}
+	if notes := a.notes.Load(); notes != nil {
+		return notes.queue
+	}
+	return nil
 }
 
 func (a *attempt) trace() *attemptTrace {

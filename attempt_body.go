@@ -155,13 +155,12 @@ func hideInside(resp *http.Response) {
 	resp.Body = hideBody(body)
 }
 
-// discard drains and closes the body of an answer to the attempt that nobody wants, within
-// d. The attempt is over then.
-func (a *attempt) discard(body io.ReadCloser, d time.Duration) {
-	defer a.release()
+// discard closes the body of an answer to the attempt that nobody wants. One that is still
+// read ends by the attempt's end, or within d.
+func (a *attempt) discard(body *replay.Ahead, d time.Duration) {
 	var stop func()
 	if a.cancel != nil {
 		stop = a.release
 	}
-	replay.Discard(body, d, stop)
+	body.Discard(d, stop)
 }

@@ -111,9 +111,9 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 	wire := &RetryTransport{
 		Base: base,
 		// More attempts and the pauses are the flight's. A refresh is a mutation.
-		Retry:   RetryConfig{MaxAttempts: 1, Timeout: retry.Timeout, MutationTimeout: retry.Timeout, MaxRetryAfter: 1},
-		Limiter: cfg.Limiter,
-		states:  stateLogin,
+		// No Limiter: in its queue a login would stand behind those who wait for it.
+		Retry:  RetryConfig{MaxAttempts: 1, Timeout: retry.Timeout, MutationTimeout: retry.Timeout, MaxRetryAfter: 1},
+		states: stateLogin,
 	}
 	if cfg.Logger != nil {
 		wire.Logger = m.log

@@ -11,7 +11,6 @@ import (
 
 	"github.com/ampauth/ampauth/internal/origin"
 	"github.com/ampauth/ampauth/internal/sendable"
-	"golang.org/x/time/rate"
 )
 
 // A Config describes one account on one AMP server. [NewClient] makes a client
@@ -35,8 +34,9 @@ type Config struct {
 	// Retry shapes the attempts. Zero fields take the defaults.
 	Retry RetryConfig
 
-	// Limiter is asked once for each attempt. If nil, there is no limit.
-	Limiter *rate.Limiter
+	// Limiter is asked before each attempt of a request; see [RetryTransport].
+	// Logins do not wait for it. If nil, there is no limit.
+	Limiter Limiter
 
 	// Classify says what a request is. If nil, ClassifyAMP.
 	Classify func(*http.Request) Operation

@@ -18,7 +18,7 @@ import (
 //	errors.Is(err, ErrClosed)             // the client was closed
 //	errors.Is(err, context.Canceled)      // the caller left
 //	errors.Is(err, ErrTimeout)            // time ran out; Outcome says how far it got
-//	errors.Is(err, ErrRateLimited)        // a wait would outlast the deadline
+//	errors.Is(err, ErrRateLimited)        // the limiter failed, or a wait would outlast the deadline
 //
 // An http.Client returns them within a *url.Error. One with a Timeout that [NewClient] did
 // not make may replace the error of a read by a text of its own; that of a mutation stays.
@@ -49,8 +49,10 @@ var (
 	// of the http.Client ran out. A mutation's ErrAmbiguous Is ErrTimeout as well then.
 	ErrTimeout = errors.New("ampauth: request timeout")
 
-	// ErrRateLimited is met when the limiter or a Retry-After would hold the request back
-	// beyond the deadline of its context. [Retry] passes on that of its function.
+	// ErrRateLimited is met when a Retry-After would hold the request back beyond the
+	// deadline of its context, and when the [Limiter] does not let it pass: for the same reason,
+	// which then Is context.DeadlineExceeded, or for one of its own, which is in the chain.
+	// [Retry] passes on that of its function.
 	ErrRateLimited = errors.New("ampauth: rate limited")
 
 	// ErrSerialization is met in the chain of an ErrObtainFailed: the answer to a login

@@ -190,3 +190,35 @@ type stubVerdict bool
 
 func (v stubVerdict) Error() string   { return fmt.Sprintf("retryable: %v", bool(v)) }
 func (v stubVerdict) Retryable() bool { return bool(v) }
+
+// A limiterFunc is a Limiter that has nothing but Wait.
+type limiterFunc func(context.Context) error
+
+func (f limiterFunc) Wait(ctx context.Context) error { return f(ctx) }
+
+// limiterScript lets its n-th wait end by step n, and all later ones by the last step.
+func limiterScript(steps ...limiterFunc) limiterFunc {
+	var asked atomic.Int32
+	return func(ctx context.Context) error {
+		n := int(asked.Add(1))
+		return steps[min(n, len(steps))-1](ctx)
+	}
+}
+
+// passing lets the attempt begin at once.
+func passing(context.Context) error { return nil }
+
+// passingAfter lets it begin after d.
+func passingAfter(d time.Duration) limiterFunc {
+	return func(ctx context.Context) error {
+		select {
+		case <-time.After(d):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// failing lets nothing begin.
+func failing(err error) limiterFunc { return func(context.Context) error { return err } }

@@ -44,7 +44,7 @@ import (
 // goroutine but that of a login under way; Close ends it.
 type TokenManager struct {
 	account    account
-	wire       hiddenTransport // one attempt: limiter, clean errors
+	wire       hiddenTransport // one attempt: its clock, clean errors
 	end        func()          // closes the idle connections below that the user did not bring
 	stored     *guardedStore   // nil if there is no store
 	log        *slog.Logger    // keeps what a flight says until it has landed

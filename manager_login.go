@@ -96,7 +96,7 @@ func (m *TokenManager) loginAttempts(f *flight) int {
 }
 
 // attempts is the configuration for at most n attempts, each of which has its
-// clock below, where it starts behind the limiter.
+// clock below.
 func (m *TokenManager) attempts(n int) RetryConfig {
 	c := m.account.retry.WithTimeout(-1)
 	c.MaxAttempts = n

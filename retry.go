@@ -9,7 +9,6 @@ import (
 
 	"github.com/ampauth/ampauth/internal/pace"
 	"github.com/ampauth/ampauth/internal/replay"
-	"golang.org/x/time/rate"
 )
 
 // A RetryTransport sends a request again when that can help and cannot hurt.
@@ -58,9 +57,11 @@ type RetryTransport struct {
 	// Retry shapes the attempts. Zero fields take the defaults.
 	Retry RetryConfig
 
-	// Limiter is asked once for each attempt, before its clock starts. If nil,
-	// there is no limit.
-	Limiter *rate.Limiter
+	// Limiter is asked once before each attempt, after the backoff and before the
+	// attempt's clock starts, and once more if an AuthTransport then had to wait for
+	// a token. If its Wait fails, the last response is returned, and without one an
+	// error that Is [ErrRateLimited]. If nil, there is no limit.
+	Limiter Limiter
 
 	// Classify says what a request is. If nil, ClassifyAMP.
 	Classify func(*http.Request) Operation
@@ -73,6 +74,7 @@ type RetryTransport struct {
 	config RetryConfig
 	fault  error
 
+	queue    *queue // for the Limiter; nil if there is none
 	gates    pace.Gates
 	budget   pace.Budget
 	conns    ConnTransport // over Base, if that is an *http.Transport
@@ -104,6 +106,7 @@ func (t *RetryTransport) CloseIdleConnections() { closeIdleConnections(t.base())
 func (t *RetryTransport) resolve() {
 	t.config = t.Retry.resolved()
 	t.fault = t.Retry.Validate()
+	t.queue = queueFor(t.Limiter, &t.counters)
 }
 
 func (t *RetryTransport) base() http.RoundTripper { return t.conns.wrap(baseOrDefault(t.Base)) }

@@ -22,6 +22,9 @@ func (c *call) newAttempt() *sending {
 	}}
 	a := &s.attempt
 	a.sending.Store(s)
+	if c.t.queue != nil {
+		a.note().queue = c.t.queue
+	}
 	a.state.Store(c.user<<stateUserFrom | c.t.states)
 	// A layer may leave its own call of a mutation behind; and a call that has a clock
 	// ends with its last attempt.

@@ -1,7 +1,6 @@
 package ampauth
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -32,6 +31,7 @@ type call struct {
 	replayed bool    // the one replay after a refused token was made
 	earlier  Outcome // of the attempts before this one, the furthest
 	before   error   // what ended one of them
+	last     result  // of the attempt at work, and then until another is admitted
 	user     uint32  // whose token one of them was sent with
 
 	// Reasons to send it otherwise.
@@ -112,21 +112,31 @@ func (c *call) bound() {
 }
 
 func (c *call) run() (*http.Response, error) {
-	var last result
+	r := &c.last
 	for c.number = 1; ; c.number++ {
 		if c.resend {
 			c.resend = false // it was admitted already
-		} else if err := c.admit(&last); err != nil {
+		} else if err := c.admit(); err != nil {
+			if r.kept && c.ctx.Err() == nil {
+				c.number-- // this one is not made
+				c.warn("another attempt is not admitted", r)
+				return c.finish(r)
+			}
 			return nil, err
+		} else if r.attempt != nil {
+			c.countRepeat(r)
+		}
+		if r.kept {
+			r.dropAnswer(c.drainTime())
 		}
 		if !c.bodies.Started() {
 			c.body, _ = c.bodies.Next() // the first cannot fail
 		}
-		var r result
-		c.try(&r)
-		again, wait := c.again(&r)
+		*r = result{}
+		c.try(r)
+		again, wait := c.again(r)
 		if !again {
-			return c.finish(&r)
+			return c.finish(r)
 		}
 		decided := time.Now()
 		if !c.resend {
@@ -134,17 +144,24 @@ func (c *call) run() (*http.Response, error) {
 			if c.earlier == Answered {
 				c.earlier = Ambiguous // of a 5xx nobody knows what it did
 			}
-			c.note(&r)
+			c.note(r)
 		}
-		if r.resp != nil {
-			r.attempt.discard(r.resp.Body, c.drainTime())
-		} else {
-			r.attempt.release()
+		c.keepAnswer(r)
+		if r.ahead != nil && c.t.queue == nil {
+			r.dropAnswer(c.drainTime()) // hardly anything stops the next attempt now: free its connection
 		}
-		last = r
-		if err := c.sleep(wait-time.Since(decided), &last); err != nil {
+		if err := c.sleep(wait - time.Since(decided)); err != nil {
 			return nil, err
 		}
+	}
+}
+
+// countRepeat counts a repeat, for the reason that the last attempt gave.
+func (c *call) countRepeat(last *result) {
+	if last.refusal != nil {
+		c.t.counters.replays.Add(1)
+	} else {
+		c.t.counters.retries[last.reason()].Add(1)
 	}
 }
 
@@ -161,15 +178,6 @@ func (c *call) note(r *result) {
 	case c.before == nil, answer:
 		c.before = &Error{Op: "request", Kind: ErrRequestFailed, Outcome: r.outcome, StatusCode: r.resp.StatusCode}
 	}
-}
-
-// drainTime is how long to wait for the rest of a response that nobody wants: not
-// for so long that there is no time left for another.
-func (c *call) drainTime() time.Duration {
-	if deadline, ok := c.ctx.Deadline(); ok {
-		return min(replay.DrainTime, time.Until(deadline)/2)
-	}
-	return replay.DrainTime
 }
 
 // expects reports whether the attempt had an Expect field.
@@ -211,9 +219,6 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if c.config.tooLong(r.retryAfter) || !pace.Fits(c.ctx, wait) {
 		return false, 0
 	}
-	if r.limited = c.limiterBlocks(); r.limited > 0 {
-		return false, 0
-	}
 	if !c.nextBody() {
 		return false, 0
 	}
@@ -222,10 +227,8 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 		return false, 0
 	}
 	c.retries++
-	reason := r.reason()
-	c.t.counters.retries[reason].Add(1)
 	if c.t.logs(c.ctx, slog.LevelDebug) {
-		c.t.Logger.DebugContext(c.ctx, "ampauth: will try again", "reason", reason.String(), "attempt", c.number, "wait", wait)
+		c.t.Logger.DebugContext(c.ctx, "ampauth: will try again", "reason", r.reason().String(), "attempt", c.number, "wait", wait)
 	}
 	return true, wait
 }
@@ -255,8 +258,12 @@ func (c *call) nextBody() bool {
 	return err == nil
 }
 
-// done frees what the call holds, but what the response's body goes on to use.
+// done frees what the call has, but what the response's body goes on to use.
 func (c *call) done() {
+	if c.last.kept { // the caller left, or a panic passes through
+		c.last.dropAnswer(c.drainTime())
+	}
+	c.closeBody()
 	c.bodies.Done()
 	if c.end != nil {
 		c.end()
@@ -283,39 +290,26 @@ func (c *call) renew(r *result) bool {
 		r.refusal.from.renewSoon(r.refusal.token, c.req)
 		return false
 	}
-	// The login must not wait for the connection that the refusal still holds.
-	ahead := replay.ReadAhead(r.resp.Body, replay.MaxDrain, replay.DrainTime)
-	r.resp.Body = ahead
-	if content, ok := ahead.Whole(); ok {
-		_ = ahead.Close()
-		r.resp.Body = io.NopCloser(bytes.NewReader(content))
-	}
-	r.attempt.stopClock()
+	c.keepAnswer(r) // the login must not wait for its connection
 	token, err := r.refusal.from.renewFor(c.ctx, r.refusal.token, c.req)
-	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() ||
-		!pace.Fits(c.ctx, c.gated(c.retries > 0)) || c.limiterBlocks() > 0 {
-		r.attempt.startClock()
+	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() {
 		return false
 	}
-	if !ahead.Finished() {
-		r.attempt.release() // it has had its time to end
-		_ = ahead.Close()
-		r.resp.Body = http.NoBody
-	}
 	c.replayed = true
-	c.t.counters.replays.Add(1)
 	return true
 }
 
 // finish turns the last result into what the caller gets.
 func (c *call) finish(r *result) (*http.Response, error) {
-	c.closeBody()
 	if r.refusal != nil && r.outcome == Rejected {
 		if why := ended(c.ctx); why != nil {
-			_ = r.resp.Body.Close() // the caller left while its token was renewed
-			r.attempt.release()
-			return nil, c.endedBetween(r, why)
+			r.dropAnswer(c.drainTime()) // the caller left while its token was renewed
+			return nil, c.endedBetween(why)
 		}
+	}
+	if r.kept {
+		r.kept = false
+		r.attempt.startClock()
 	}
 	if r.resp == nil {
 		r.attempt.release()

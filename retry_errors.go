@@ -7,8 +7,8 @@ import (
 
 // endedBetween is the error of a call that ended between two attempts: its caller left, or
 // would have before the next.
-func (c *call) endedBetween(last *result, why error) *Error {
-	c.closeBody()
+func (c *call) endedBetween(why error) *Error {
+	last := &c.last
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: c.earlier, Attempts: c.number - 1, StatusCode: last.status(), Err: why}
 	if last.attempt != nil {
 		e.Outcome = c.overall(last.outcome)
@@ -38,8 +38,8 @@ func (c *call) overall(o Outcome) Outcome {
 
 // waitTooLong is the error of a call that would have to wait for d, beyond the
 // caller's deadline.
-func (c *call) waitTooLong(last *result, d time.Duration) *Error {
-	e := c.endedBetween(last, tooLongAWait{})
+func (c *call) waitTooLong(d time.Duration) *Error {
+	e := c.endedBetween(tooLongAWait{})
 	e.Kind, e.RetryAfter = ErrRateLimited, d
 	return e
 }
@@ -53,9 +53,6 @@ func (c *call) failure(r *result) error {
 		if ours, ok := r.err.(*Error); ok && ours.Outcome == r.outcome {
 			return ours
 		}
-	}
-	if r.limited > 0 {
-		return c.waitTooLong(r, r.limited)
 	}
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: c.overall(r.outcome), Attempts: c.number, Err: clean(r.err)}
 	if r.final {

@@ -28,7 +28,8 @@ type result struct {
 	timedOut   bool                    // by the attempt's own clock
 	final      bool                    // an error that no repetition changes
 	retryAfter time.Duration           // 0 if the response has none
-	limited    time.Duration           // a retry would wait so long for the limiter, beyond the deadline
+	kept       bool                    // resp is kept until another attempt is admitted
+	ahead      *replay.Ahead           // the body of resp if it is kept and was not read whole
 }
 
 func (r *result) status() int {

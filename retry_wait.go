@@ -1,11 +1,9 @@
 package ampauth
 
 import (
-	"math"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/pace"
-	"golang.org/x/time/rate"
 )
 
 // wait is how long to wait before the next retry.
@@ -18,7 +16,7 @@ func (c *call) wait(r *result) time.Duration {
 // those who waited are spread, so that they do not leave as a herd.
 func (c *call) gated(isRetry bool) time.Duration {
 	d := c.t.gates.Remaining(c.req.URL, isRetry)
-	if d <= 0 || c.t.Limiter != nil {
+	if d <= 0 || c.t.queue != nil {
 		return d
 	}
 	width := c.config.BaseDelay
@@ -29,28 +27,27 @@ func (c *call) gated(isRetry bool) time.Duration {
 }
 
 // admit waits until the gate and the limiter let the next attempt pass.
-func (c *call) admit(last *result) error {
+func (c *call) admit() *Error {
 	for {
 		if err := ended(c.ctx); err != nil {
-			return c.endedBetween(last, err)
+			return c.endedBetween(err)
 		}
 		if d := c.gated(c.retries > 0); d > 0 {
-			if err := c.sleepIfFits(d, last); err != nil {
+			if !pace.Fits(c.ctx, d) {
+				return c.waitTooLong(d)
+			}
+			if err := c.sleep(d); err != nil {
 				return err
 			}
 			continue
 		}
-		if c.t.Limiter == nil {
+		if c.t.queue == nil {
 			return nil
 		}
-		reservation := c.t.Limiter.Reserve()
-		if !reservation.OK() {
-			c.closeBody()
-			return configFault("Limiter", "", "has no burst, so that nothing ever passes")
-		}
-		if err := c.sleepIfFits(reservation.Delay(), last); err != nil {
-			reservation.Cancel()
-			return err
+		if limited := c.t.queue.wait(c.ctx); limited != nil {
+			e := c.endedBetween(limited.Err)
+			e.Kind = limited.Kind
+			return e
 		}
 		if c.t.gates.Remaining(c.req.URL, c.retries > 0) == 0 {
 			return nil // otherwise the gate has shut meanwhile
@@ -58,38 +55,7 @@ func (c *call) admit(last *result) error {
 	}
 }
 
-// limiterBlocks returns how long the limiter would hold another attempt back, if
-// that is beyond the caller's deadline, as far as can be told now.
-func (c *call) limiterBlocks() time.Duration {
-	limiter := c.t.Limiter
-	if limiter == nil || limiter.Limit() == rate.Inf {
-		return 0
-	}
-	// Not by a reservation: to cancel one does not always give the token back.
-	missing := 1 - limiter.Tokens()
-	if missing <= 0 {
-		return 0
-	}
-	d := time.Duration(math.MaxInt64) // nothing more is given out
-	if seconds := missing / float64(limiter.Limit()); seconds < d.Seconds() {
-		d = time.Duration(seconds * float64(time.Second))
-	}
-	if pace.Fits(c.ctx, d) {
-		return 0
-	}
-	return d
-}
-
-// sleepIfFits sleeps for d, unless the caller's deadline comes first: then it
-// fails at once.
-func (c *call) sleepIfFits(d time.Duration, last *result) error {
-	if d > 0 && !pace.Fits(c.ctx, d) {
-		return c.waitTooLong(last, d)
-	}
-	return c.sleep(d, last)
-}
-
-func (c *call) sleep(d time.Duration, last *result) error {
+func (c *call) sleep(d time.Duration) *Error {
 	if d <= 0 {
 		return nil
 	}
@@ -97,7 +63,7 @@ func (c *call) sleep(d time.Duration, last *result) error {
 	slept := pace.Sleep(c.ctx, d)
 	c.t.counters.addWait(time.Since(began))
 	if !slept {
-		return c.endedBetween(last, ended(c.ctx))
+		return c.endedBetween(ended(c.ctx))
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ type Stats struct {
 	Retries RetryStats // of requests; the attempts of a login are in the log
 	Replays uint64     // requests sent again with a new token
 
-	Waits  uint64        // waits for a backoff, a Retry-After or the limiter
+	Waits  uint64        // waits for a backoff, a Retry-After or, from 1 ms, the limiter
 	Waited time.Duration // their sum
 }
 

@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"html"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ampauth/ampauth/internal/origin"
 	"github.com/ampauth/ampauth/internal/sendable"
@@ -102,7 +104,7 @@ func (t *AuthTransport) roundTrip(req *http.Request, a *attempt) (*http.Response
 	if t.follows.Load() {
 		return nil, notSent(req, a, followsRedirects(NotSent))
 	}
-	token, value, err := t.authorization(req.Context(), a)
+	token, value, err := t.authorization(req, a)
 	if err == nil {
 		err = a.sendsAs(token)
 	}
@@ -174,8 +176,8 @@ func (t *AuthTransport) resolve() {
 }
 
 // authorization returns a token and the header value made of it.
-func (t *AuthTransport) authorization(ctx context.Context, a *attempt) (Token, string, *Error) {
-	token, err := t.token(ctx, a)
+func (t *AuthTransport) authorization(req *http.Request, a *attempt) (Token, string, *Error) {
+	token, err := t.token(req, a)
 	if err == nil {
 		var value string
 		if value, err = token.Value.authorization(t.scheme); err == nil {
@@ -190,21 +192,48 @@ func (t *AuthTransport) authorization(ctx context.Context, a *attempt) (Token, s
 		unsent = noToken(clean(err))
 	}
 	unsent.Outcome = NotSent // that of the login does not matter here
-	unsent.Err = withEnd(ctx, unsent.Err)
+	unsent.Err = withEnd(req.Context(), unsent.Err)
 	return Token{}, "", unsent
 }
 
-// token asks the source. A wait for it does not run the attempt's clock.
-func (t *AuthTransport) token(ctx context.Context, a *attempt) (Token, error) {
+// token asks the source. A wait for it does not run the attempt's clock, and ends in the
+// queue of the limiter: those who waited for a login do not leave all at once.
+func (t *AuthTransport) token(req *http.Request, a *attempt) (Token, error) {
 	if token, ok := t.source.ready(); ok {
 		return token, nil
 	}
+	ctx := req.Context()
 	if a != nil {
 		a.stopClock()
 		defer a.startClock()
 		ctx = sourceContext{ctx}
 	}
-	return t.source.Token(ctx)
+	began := time.Now()
+	token, err := t.source.Token(ctx)
+	queue := a.queue()
+	if err != nil || queue == nil || time.Since(began) < leastWait {
+		return token, err
+	}
+	if limited := waitWith(ctx, queue, req.Body); limited != nil {
+		return Token{}, limited
+	}
+	if home, _ := t.source.home(); home != nil || token.IsExpired() {
+		return t.source.Token(ctx) // meanwhile it may have ended; a manager knows at no cost
+	}
+	return token, nil
+}
+
+// waitWith waits in the queue. If that panics, the request's body is closed.
+func waitWith(ctx context.Context, q *queue, body io.Closer) *Error {
+	returned := false
+	defer func() {
+		if !returned && body != nil {
+			_ = body.Close()
+		}
+	}()
+	limited := q.wait(ctx)
+	returned = true
+	return limited
 }
 
 // notSent ends a request that cannot have a token. A RetryTransport above takes

@@ -14,23 +14,12 @@ const (
 )
 
 // Discard drains and closes the body of an answer that nobody wants, within d. A stalled
-// read ends by stop, so that no body is closed while somebody reads it, and where it does
-// not heed that within d, or stop is nil, by Close.
+// read ends as [Ahead.Discard] says.
 func Discard(body io.ReadCloser, d time.Duration, stop func()) {
 	if body == http.NoBody {
 		return
 	}
-	ahead := ReadAhead(body, MaxDrain, d)
-	if !ahead.Finished() && stop != nil {
-		stop()
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-ahead.done:
-		case <-timer.C:
-		}
-	}
-	_ = ahead.Close()
+	ReadAhead(body, MaxDrain, d).Discard(d, stop)
 }
 
 // ReadAhead reads up to n bytes of body, for at most d. What it returns reads as
@@ -106,6 +95,22 @@ func (b *Ahead) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	return b.rest.Read(p)
+}
+
+// Discard closes the body. A reading ahead that is not over ends by stop, so that no body is
+// closed while somebody reads it, and where it does not heed that within d, or stop is nil,
+// by Close.
+func (b *Ahead) Discard(d time.Duration, stop func()) {
+	if !b.Finished() && stop != nil {
+		stop()
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-b.done:
+		case <-timer.C:
+		}
+	}
+	_ = b.Close()
 }
 
 // Close closes the body.

@@ -60,11 +60,12 @@ func (s *Source) Done() {
 	}
 }
 
-// Unused closes the caller's body if no attempt took it.
+// Unused closes the caller's body if no attempt took it. It may be called again.
 func (s *Source) Unused() {
 	if !s.used && s.req.Body != nil {
 		_ = s.req.Body.Close()
 	}
+	s.used = true
 }
 
 var errBodyConsumed = errors.New("the request's body was read and has no GetBody")
