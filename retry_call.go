@@ -217,7 +217,7 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if !c.nextBody() {
 		return false, 0
 	}
-	if !c.t.budget.Take(c.config.Budget) {
+	if !r.waitsAsTold() && !c.t.budget.Take(c.config.Budget) {
 		c.warn("the budget of retries is exhausted", r)
 		return false, 0
 	}

@@ -141,6 +141,12 @@ func (r *result) reason() retryReason {
 	return reasonBroken
 }
 
+// waitsAsTold reports whether the server turned the request away and said when to come
+// back, so that a retry, which waits until then, is none that it has not asked for.
+func (r *result) waitsAsTold() bool {
+	return r.status() == http.StatusTooManyRequests && r.retryAfter > 0
+}
+
 // noteRetryAfter reads a Retry-After and shuts the gate if it is to be honoured.
 func (c *call) noteRetryAfter(r *result) {
 	code := r.resp.StatusCode
