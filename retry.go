@@ -16,8 +16,8 @@ import (
 //
 // What may be sent again is decided by what the request is (see [Operation]) and
 // how far the attempt got (see [Outcome]). NotSent, Unprocessed and status 429: any
-// request. Status 408, 500, 502, 503, 504, a broken connection, an attempt that
-// timed out: anything but a mutation. Everything else is returned, and so is the
+// request. Status 408 or 5xx (but 501, 505, 511), a broken connection, an attempt
+// that timed out: anything but a mutation. Everything else is returned, and so is the
 // last response, with a nil error and its body unread. A mutation whose outcome
 // is in doubt ends in an error that Is [ErrAmbiguous]. A token that an
 // [AuthTransport] below reports as refused is renewed and the request sent once

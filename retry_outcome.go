@@ -178,15 +178,17 @@ func statusOutcome(resp *http.Response, expects func() bool) Outcome {
 	return Answered
 }
 
-// transientStatus reports whether an answer says that the same request may
-// succeed a moment later.
+// transientStatus reports whether an answer says that the same request may succeed a
+// moment later: 408 and any 5xx, but those that say what the server, or the network,
+// does not do at all.
 func transientStatus(code int) bool {
 	switch code {
-	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway,
-		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout:
 		return true
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusNetworkAuthenticationRequired:
+		return false
 	}
-	return false
+	return code/100 == 5
 }
 
 // errorOutcome is the outcome of an attempt that ended in err. The type of the error

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -161,6 +162,33 @@ func TestBudgetComesBackByTime(t *testing.T) {
 			t.Errorf("after a day 20 calls made %d attempts, want 30", n)
 		}
 	})
+}
+
+// What says that it may go better in a moment is no success, and what does not say so is.
+func TestAnswersThatAreNotTransientGiveTheBudgetBack(t *testing.T) {
+	for status, back := range map[int]bool{
+		200: true, 404: true, 501: true, 505: true, 511: true,
+		408: false, 500: false, 507: false, 520: false,
+	} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				answer := 503
+				base := stubScript(func(req *http.Request) (*http.Response, error) { return stubAnswer(answer)(req) })
+				rt := &ampauth.RetryTransport{Base: base, Retry: stubPair(1)}
+				stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil)) // spends it
+				answer = status
+				for range 10 {
+					stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(t.Context()), ampauth.SafeOperation, nil))
+				}
+				answer = 503
+				before := base.attempts()
+				stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				if n := base.attempts() - before; (n == 2) != back {
+					t.Errorf("after 10 answers of %d there were %d attempts, want a retry: %t", status, n, back)
+				}
+			})
+		})
+	}
 }
 
 func TestRateLimitIsNoSuccessForTheBudget(t *testing.T) {
