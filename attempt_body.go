@@ -101,6 +101,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 		switch {
 		case a.mutates:
 			e.repeat = never
+		case err == errRestGivenUp: // another attempt would meet the refusal again
 		case !a.is(stateReleased) && (a.Context.Err() == nil || a.timedOut()):
 			e.repeat = always // nobody left or closed it
 		}

@@ -1,8 +1,8 @@
 package ampauth
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -273,8 +273,14 @@ func (c *call) closeBody() {
 	}
 }
 
+// maxRefusalBody is how much of a refusal's body is kept for the caller while its token is
+// renewed, in bytes: that of any page, and it is held only until then.
+const maxRefusalBody = 256 << 10
+
+var errRestGivenUp = errors.New("the rest of the refusal was given up, so that the login need not wait for its connection")
+
 // renew replaces the refused token and reports whether the request is to be sent
-// once more. If not, the response is whole, unless the caller left meanwhile.
+// once more. If not, the response is whole, unless its body was too long or too slow.
 func (c *call) renew(r *result) bool {
 	if c.replayed {
 		return false
@@ -284,23 +290,14 @@ func (c *call) renew(r *result) bool {
 		return false
 	}
 	// The login must not wait for the connection that the refusal still holds.
-	ahead := replay.ReadAhead(r.resp.Body, replay.MaxDrain, replay.DrainTime)
-	r.resp.Body = ahead
-	if content, ok := ahead.Whole(); ok {
-		_ = ahead.Close()
-		r.resp.Body = io.NopCloser(bytes.NewReader(content))
-	}
+	ahead := replay.ReadAhead(r.resp.Body, maxRefusalBody+1, replay.DrainTime)
+	r.resp.Body = ahead.GiveUp(replay.DrainTime, r.attempt.release, errRestGivenUp)
 	r.attempt.stopClock()
 	token, err := r.refusal.from.Renew(c.ctx, r.refusal.token)
 	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() ||
 		!pace.Fits(c.ctx, c.gated(c.retries > 0)) || c.limiterBlocks() > 0 {
 		r.attempt.startClock()
 		return false
-	}
-	if !ahead.Finished() {
-		r.attempt.release() // it has had its time to end
-		_ = ahead.Close()
-		r.resp.Body = http.NoBody
 	}
 	c.replayed = true
 	c.t.counters.replays.Add(1)

@@ -20,17 +20,7 @@ func Discard(body io.ReadCloser, d time.Duration, stop func()) {
 	if body == http.NoBody {
 		return
 	}
-	ahead := ReadAhead(body, MaxDrain, d)
-	if !ahead.Finished() && stop != nil {
-		stop()
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-ahead.done:
-		case <-timer.C:
-		}
-	}
-	_ = ahead.Close()
+	ReadAhead(body, MaxDrain, d).end(d, stop)
 }
 
 // ReadAhead reads up to n bytes of body, for at most d. What it returns reads as
@@ -92,6 +82,44 @@ func (b *Ahead) Whole() (content []byte, ok bool) {
 	}
 	return b.prefix, true
 }
+
+// GiveUp closes the body, so that its connection is free, and returns what was read ahead.
+// Unless that is all, or the reading ended in an error of its own, err comes behind it. A
+// stalled read ends as it does by [Discard].
+func (b *Ahead) GiveUp(d time.Duration, stop func(), err error) io.ReadCloser {
+	stalled := !b.Finished()
+	b.end(d, stop)
+	part := &Ahead{rest: io.NopCloser(failing{err}), done: make(chan struct{})}
+	close(part.done)
+	if content, ok := b.Whole(); ok && !stalled {
+		part.prefix, part.err = content, io.EOF
+	} else if b.Finished() {
+		part.prefix = b.prefix
+		if !stalled {
+			part.err = b.err
+		}
+	}
+	return part
+}
+
+// end ends what is still being read, and closes the body.
+func (b *Ahead) end(d time.Duration, stop func()) {
+	if !b.Finished() && stop != nil {
+		stop()
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-b.done:
+		case <-timer.C:
+		}
+	}
+	_ = b.Close()
+}
+
+// failing is a reader of nothing but an error.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // Read implements io.Reader.
 func (b *Ahead) Read(p []byte) (int, error) {
