@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"reflect"
@@ -154,6 +155,18 @@ func hideInside(resp *http.Response) {
 		return
 	}
 	resp.Body = hideBody(body)
+}
+
+// maxRefusalBody is how much of a refusal's body is kept for the caller while its token is
+// renewed, in bytes: more than that of any page, and it is held only until then.
+const maxRefusalBody = 256 << 10
+
+var errRestGivenUp = errors.New("the rest of the refusal was given up, so that the login need not wait for its connection")
+
+// giveUpRest frees the connection of a refusal, and returns what was read of its body.
+func (a *attempt) giveUpRest(body io.ReadCloser) io.ReadCloser {
+	ahead := replay.ReadAhead(body, maxRefusalBody+1, replay.DrainTime)
+	return ahead.GiveUp(replay.DrainTime, a.release, errRestGivenUp)
 }
 
 // discard drains and closes the body of an answer to the attempt that nobody wants, within

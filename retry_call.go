@@ -2,7 +2,6 @@ package ampauth
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -273,12 +272,6 @@ func (c *call) closeBody() {
 	}
 }
 
-// maxRefusalBody is how much of a refusal's body is kept for the caller while its token is
-// renewed, in bytes: that of any page, and it is held only until then.
-const maxRefusalBody = 256 << 10
-
-var errRestGivenUp = errors.New("the rest of the refusal was given up, so that the login need not wait for its connection")
-
 // renew replaces the refused token and reports whether the request is to be sent
 // once more. If not, the response is whole, unless its body was too long or too slow.
 func (c *call) renew(r *result) bool {
@@ -290,8 +283,7 @@ func (c *call) renew(r *result) bool {
 		return false
 	}
 	// The login must not wait for the connection that the refusal still holds.
-	ahead := replay.ReadAhead(r.resp.Body, maxRefusalBody+1, replay.DrainTime)
-	r.resp.Body = ahead.GiveUp(replay.DrainTime, r.attempt.release, errRestGivenUp)
+	r.resp.Body = r.attempt.giveUpRest(r.resp.Body)
 	r.attempt.stopClock()
 	token, err := r.refusal.from.Renew(c.ctx, r.refusal.token)
 	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() ||
