@@ -13,6 +13,7 @@ import (
 	"github.com/ampauth/ampauth/internal/replay"
 	"github.com/ampauth/ampauth/internal/retryafter"
 	"github.com/ampauth/ampauth/internal/sendable"
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 var errNoResponse = errors.New("the transport below returned neither a response nor an error")
@@ -243,7 +244,24 @@ func neverConnected(err error) bool {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return true
 	}
+	if _, ok := errors.AsType[*viaproxy.Refusal](err); ok {
+		return true
+	}
 	return untrusted(err) // not tls.RecordHeaderError, which can come at any time
+}
+
+// shutOut reports whether a proxy on the way refuses to connect, in a way that no repetition
+// changes.
+func shutOut(err error) bool {
+	refusal, ok := errors.AsType[*viaproxy.Refusal](err)
+	if !ok || refusal.StatusCode/100 != 4 {
+		return false
+	}
+	switch refusal.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return true
 }
 
 // untrusted reports whether the server's certificate was not accepted, which no
@@ -300,7 +318,7 @@ func final(err error) bool {
 			return true
 		}
 	}
-	return untrusted(err) || anyOf(err, func(err error) (found, deeper bool) {
+	return untrusted(err) || shutOut(err) || anyOf(err, func(err error) (found, deeper bool) {
 		e, ours := err.(*Error)
 		return ours && e.repeat == never, !ours
 	})

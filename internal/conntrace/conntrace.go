@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 // A Listener is told what happens to the connections of one request. What is sent
@@ -233,9 +235,13 @@ func (l *Listener) handshakeDone(state tls.ConnectionState, err error) {
 const maxFailures = 32
 
 func (l *Listener) failed(err error) {
-	if err == nil {
-		return
+	if err != nil {
+		l.Failed(err)
 	}
+}
+
+// Failed says that err is why a connection could not be made.
+func (l *Listener) Failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.failures) < maxFailures {
@@ -302,10 +308,15 @@ func (l *Listener) Unsent(err error, begun bool) bool {
 	return false
 }
 
-// viaProxy reports whether net/http says that err came up on the way to a proxy.
+// viaProxy reports whether it is said that err came up on the way to a proxy.
 func viaProxy(err error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
-		if op, ok := err.(*net.OpError); ok && op.Op == "proxyconnect" {
+		switch e := err.(type) {
+		case *net.OpError:
+			if e.Op == "proxyconnect" {
+				return true
+			}
+		case *viaproxy.Refusal:
 			return true
 		}
 	}
@@ -323,7 +334,7 @@ func (l *Listener) heard(err error) bool {
 // meet that failure. io.EOF, for one, is the same value wherever it comes up.
 func unique(err error) bool {
 	switch err.(type) {
-	case *net.OpError, *net.DNSError, *tls.CertificateVerificationError:
+	case *net.OpError, *net.DNSError, *tls.CertificateVerificationError, *viaproxy.Refusal:
 		return true
 	}
 	return false

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 // Pools are the connections of Base, host by host. A connection of HTTP/2 that answers
@@ -125,6 +127,7 @@ func (p *Pools) clone(of *Pool, ping time.Duration) *Pool {
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	t.HTTP2 = Pinging(t.HTTP2, ping)
+	t.OnProxyConnectResponse = viaproxy.Telling(t.OnProxyConnectResponse)
 	if t.IdleConnTimeout == 0 {
 		t.IdleConnTimeout = idleTime
 	}
