@@ -81,6 +81,10 @@ func keyOf(ask func(context.Context)) any {
 func (l *Listener) getConn(hostport string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.asked) == maxKept {
+		l.unclear = true
+		return
+	}
 	l.asked = append(l.asked, hostport)
 	l.wanted = l.wanted || l.isTarget(hostport)
 }
@@ -230,9 +234,9 @@ func (l *Listener) handshakeDone(state tls.ConnectionState, err error) {
 	l.gotConn(httptrace.GotConnInfo{})
 }
 
-// maxFailures bounds what is kept: a host has a few addresses, and a layer that tries
+// maxKept bounds what is kept of each: a host has a few addresses, and a layer that tries
 // more often than that proves nothing.
-const maxFailures = 32
+const maxKept = 32
 
 func (l *Listener) failed(err error) {
 	if err != nil {
@@ -244,7 +248,7 @@ func (l *Listener) failed(err error) {
 func (l *Listener) Failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.failures) < maxFailures {
+	if len(l.failures) < maxKept {
 		l.failures = append(l.failures, err)
 	}
 }

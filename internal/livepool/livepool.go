@@ -5,6 +5,7 @@ package livepool
 import (
 	"crypto/tls"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,7 +113,10 @@ func (p *Pools) put(of *Pool) {
 	}
 	if before != nil && before.transport != p.Base {
 		before.transport.CloseIdleConnections()
-		p.left = append(p.left[max(0, len(p.left)-maxLeft+1):], before.transport)
+		if len(p.left) == maxLeft {
+			p.left = slices.Delete(p.left, 0, 1) // which also clears what was there
+		}
+		p.left = append(p.left, before.transport)
 	}
 	p.hosts[of.host] = of
 	p.last.Store(of)
