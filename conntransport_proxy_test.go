@@ -139,7 +139,7 @@ func TestLoginThroughAProxyThatRefusesIsFinal(t *testing.T) {
 
 // What is sent over a clone of the user's transport, once its connections have gone silent.
 func TestProxysRefusalIsKnownOverAClone(t *testing.T) {
-	silent := true
+	var answers atomic.Bool
 	stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
 		conn, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
@@ -147,18 +147,17 @@ func TestProxysRefusalIsKnownOverAClone(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		if silent {
+		if !answers.Load() {
 			_, _ = conn.Read(make([]byte, 1))
 			return
 		}
 		_, _ = io.WriteString(conn, "HTTP/1.1 407 canary\r\n\r\n")
 	}, func(t *testing.T, _ string, l *memnet.Listener, base *http.Transport) {
 		base.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.test:3128"})
-		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{MaxAttempts: 1, Timeout: 15 * time.Second}}
+		rt := &ampauth.RetryTransport{Base: base, Retry: ampauth.RetryConfig{Timeout: 15 * time.Second}}
 		_, err := rt.RoundTrip(stubRequest(t.Context(), safe, nil))
 		stubError(t, err, ampauth.ErrTimeout)
-		silent = false
-		rt.Retry.MaxAttempts = 3
+		answers.Store(true)
 		before := l.Dials()
 		_, err = rt.RoundTrip(stubRequest(t.Context(), safe, nil))
 		if text := err.Error(); !strings.Contains(text, "HTTP 407") || strings.Contains(text, "canary") || l.Dials()-before != 1 {
