@@ -166,16 +166,20 @@ var errRestGivenUp = errors.New("the rest of the refusal was given up, so that t
 // giveUpRest frees the connection of a refusal, and returns what was read of its body.
 func (a *attempt) giveUpRest(body io.ReadCloser) io.ReadCloser {
 	ahead := replay.ReadAhead(body, maxRefusalBody+1, replay.DrainTime)
-	return ahead.GiveUp(replay.DrainTime, a.release, errRestGivenUp)
+	return ahead.GiveUp(replay.DrainTime, a.stop(), errRestGivenUp)
 }
 
 // discard drains and closes the body of an answer to the attempt that nobody wants, within
 // d. The attempt is over then.
 func (a *attempt) discard(body io.ReadCloser, d time.Duration) {
 	defer a.release()
-	var stop func()
-	if a.cancel != nil {
-		stop = a.release
+	replay.Discard(body, d, a.stop())
+}
+
+// stop returns what ends a read of the attempt's answer, or nil if only Close does.
+func (a *attempt) stop() func() {
+	if a.cancel == nil {
+		return nil
 	}
-	replay.Discard(body, d, stop)
+	return a.release
 }

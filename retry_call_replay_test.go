@@ -180,6 +180,7 @@ func TestLoginNeverWaitsForTheConnectionOfTheRefusal(t *testing.T) {
 	for name, test := range map[string]struct {
 		size   int
 		stalls bool
+		retry  ampauth.RetryConfig
 		took   time.Duration
 	}{
 		"short":        {size: 20},
@@ -187,12 +188,14 @@ func TestLoginNeverWaitsForTheConnectionOfTheRefusal(t *testing.T) {
 		"2 MiB":        {size: 2 << 20},
 		"stalled":      {size: 20, stalls: true, took: 250 * time.Millisecond},
 		"long, stalls": {size: 300 << 10, stalls: true},
+		"stalled, attempts have no end": {size: 20, stalls: true, took: 250 * time.Millisecond,
+			retry: ampauth.RetryConfig{Timeout: -1, MutationTimeout: -1}},
 	} {
 		for _, method := range []string{"GET", "POST"} {
 			t.Run(name+"/"+method, func(t *testing.T) {
 				ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 					w.transport.MaxConnsPerHost = 1
-					client := w.client()
+					client := w.client(func(c *ampauth.Config) { c.Retry = test.retry })
 					refused := ampReveal(w.token(client.Tokens).Value)
 					w.Revoke("issuer")
 					w.answer(method+" /assets", func(rw http.ResponseWriter, r *http.Request) {

@@ -33,15 +33,11 @@ func ReadAhead(body io.ReadCloser, n int64, d time.Duration) *Ahead {
 		ahead.err = io.ErrUnexpectedEOF // unless the reading comes to an end
 		ahead.prefix, ahead.err = io.ReadAll(io.LimitReader(body, n))
 	}()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ahead.done:
+	if ahead.wait(d); ahead.Finished() {
 		if ahead.panicked != nil {
 			_ = body.Close()
 		}
 		ahead.passOn()
-	case <-timer.C:
 	}
 	return ahead
 }
@@ -89,6 +85,9 @@ func (b *Ahead) Whole() (content []byte, ok bool) {
 func (b *Ahead) GiveUp(d time.Duration, stop func(), err error) io.ReadCloser {
 	stalled := !b.Finished()
 	b.end(d, stop)
+	if stop == nil {
+		b.wait(d) // for a read that Close has ended
+	}
 	part := &Ahead{rest: io.NopCloser(failing{err}), done: make(chan struct{})}
 	close(part.done)
 	if content, ok := b.Whole(); ok && !stalled {
@@ -106,14 +105,19 @@ func (b *Ahead) GiveUp(d time.Duration, stop func(), err error) io.ReadCloser {
 func (b *Ahead) end(d time.Duration, stop func()) {
 	if !b.Finished() && stop != nil {
 		stop()
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-b.done:
-		case <-timer.C:
-		}
+		b.wait(d)
 	}
 	_ = b.Close()
+}
+
+// wait waits for the reading ahead, for at most d.
+func (b *Ahead) wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-b.done:
+	case <-timer.C:
+	}
 }
 
 // failing is a reader of nothing but an error.

@@ -169,6 +169,19 @@ func TestStalledBodyThatIsGivenUpIsStopped(t *testing.T) {
 	}
 }
 
+func TestStalledBodyThatNothingStopsIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body, feed := io.Pipe()
+		go func() { _, _ = io.WriteString(feed, "ans") }()
+		ahead := ReadAhead(body, 6, patience)
+		start, givenUp := time.Now(), errors.New("given up")
+		part := ahead.GiveUp(patience, nil, givenUp)
+		if content, err := io.ReadAll(part); string(content) != "ans" || err != givenUp || time.Since(start) != 0 {
+			t.Errorf("reads %q, %v after %v", content, err, time.Since(start))
+		}
+	})
+}
+
 type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
