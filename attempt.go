@@ -274,6 +274,14 @@ func (a *attempt) connected() bool {
 	return trace != nil && trace.Had()
 }
 
+// connectFailed notes why there was no connection for the attempt, where net/http does not
+// tell its trace.
+func (a *attempt) connectFailed(err error) {
+	if trace := a.trace(); trace != nil {
+		trace.Failed(err)
+	}
+}
+
 // answeredOnce reports whether resp is the answer to the one try that was made.
 // Connections for mutations count what left over them; of others only the trace tells.
 func (a *attempt) answeredOnce(resp *http.Response) bool {

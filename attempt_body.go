@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"reflect"
@@ -101,6 +102,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 		switch {
 		case a.mutates:
 			e.repeat = never
+		case err == errRestGivenUp: // another attempt would meet the refusal again
 		case !a.is(stateReleased) && (a.Context.Err() == nil || a.timedOut()):
 			e.repeat = always // nobody left or closed it
 		}
@@ -155,12 +157,26 @@ func hideInside(resp *http.Response) {
 	resp.Body = hideBody(body)
 }
 
+// maxRefusalBody is how much of a refusal's body is kept for the caller while its token is
+// renewed, in bytes: more than that of any page, and it is kept only until then.
+const maxRefusalBody = 256 << 10
+
+var errRestGivenUp = errors.New("the rest of the refusal was given up, so that the login need not wait for its connection")
+
+// giveUpRest frees the connection of a refusal, and returns what was read of its body.
+func (a *attempt) giveUpRest(body io.ReadCloser) io.ReadCloser {
+	ahead := replay.ReadAhead(body, maxRefusalBody+1, replay.DrainTime)
+	return ahead.GiveUp(replay.DrainTime, a.stop(), errRestGivenUp)
+}
+
 // discard closes the body of an answer to the attempt that nobody wants. One that is still
 // read ends by the attempt's end, or within d.
-func (a *attempt) discard(body *replay.Ahead, d time.Duration) {
-	var stop func()
-	if a.cancel != nil {
-		stop = a.release
+func (a *attempt) discard(body *replay.Ahead, d time.Duration) { body.Discard(d, a.stop()) }
+
+// stop returns what ends a read of the attempt's answer, or nil if only Close does.
+func (a *attempt) stop() func() {
+	if a.cancel == nil {
+		return nil
 	}
-	body.Discard(d, stop)
+	return a.release
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ampauth/ampauth/internal/keptlog"
 	"github.com/ampauth/ampauth/internal/livepool"
 	"github.com/ampauth/ampauth/internal/origin"
+	"github.com/ampauth/ampauth/internal/viaproxy"
 	"github.com/hashicorp/go-cleanhttp"
 )
 
@@ -72,6 +73,7 @@ func lowerLayers(cfg Config) (base http.RoundTripper, end func()) {
 		pooled := cleanhttp.DefaultPooledTransport()
 		pooled.MaxIdleConnsPerHost = 100 // one host gets all the requests
 		pooled.HTTP2 = livepool.Pinging(nil, pingTime(cfg.Retry.resolved().Timeout))
+		pooled.OnProxyConnectResponse = viaproxy.Telling(nil)
 		conns := &ConnTransport{Base: pooled, MutationIdle: cfg.MutationIdle}
 		return conns, conns.CloseIdleConnections
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ampauth/ampauth/internal/atmostonce"
 	"github.com/ampauth/ampauth/internal/livepool"
 	"github.com/ampauth/ampauth/internal/replay"
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 // A ConnTransport sends the mutations of a [RetryTransport] over HTTP/1.1 connections of
@@ -38,6 +39,10 @@ import (
 // three callers in a row leave without an answer, the connections of Base to that host are
 // not used any more: further requests go over a clone of Base. Whoever waits for an answer
 // on the old ones goes on waiting. (The clone pings its connections of HTTP/2.)
+//
+// A proxy that refuses a CONNECT with a status of 4xx (but 408, 425, 429) is asked once.
+// net/http tells of a refusal in the words that the proxy sent: over the connections of
+// Base it is known only if these are the usual ones for a status.
 //
 // Idle connections outlive calls: those for mutations by MutationIdle, those of a clone by
 // Base's IdleConnTimeout. CloseIdleConnections ends them; that of Base does not.
@@ -106,7 +111,8 @@ func (t *ConnTransport) make(base http.RoundTripper) {
 	t.made.Store(c)
 }
 
-// RoundTrip implements http.RoundTripper. Its errors are those of Base.
+// RoundTrip implements http.RoundTripper. Its errors are those of Base, but that a proxy's
+// refusal of a CONNECT shows the status of its answer and nothing else.
 func (t *ConnTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.roundTrip(req, attemptOf(req))
 }
@@ -189,6 +195,12 @@ func (c *connections) sendPooled(req *http.Request, a *attempt, send func(*http.
 		sent.Body = replay.Restore(req, replay.HasBody(a.caller))
 	}
 	resp, err := send(over, sent)
+	if err != nil {
+		if refusal := viaproxy.Of(err, over, req); refusal != nil {
+			err = refusal
+			a.connectFailed(err)
+		}
+	}
 	switch {
 	case err == nil:
 		a.note().pool.Store(use.Pool)

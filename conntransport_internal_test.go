@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 // The transport that this package makes finds a silent connection of HTTP/2 out before
@@ -18,6 +20,16 @@ func TestOwnTransportPingsSilentConnections(t *testing.T) {
 		if h2.SendPingTimeout <= 0 || h2.PingTimeout <= 0 || h2.SendPingTimeout+h2.PingTimeout >= limit {
 			t.Errorf("Timeout %v: a ping after %v, answered within %v; want less than %v together", timeout, h2.SendPingTimeout, h2.PingTimeout, limit)
 		}
+	}
+}
+
+// The transport that this package makes knows a proxy's refusal by its status.
+func TestOwnTransportKnowsAProxysRefusal(t *testing.T) {
+	base, end := lowerLayers(Config{})
+	defer end()
+	err := base.(*ConnTransport).Base.OnProxyConnectResponse(t.Context(), nil, nil, &http.Response{StatusCode: 407})
+	if refusal, ok := err.(*viaproxy.Refusal); !ok || refusal.StatusCode != 407 || !final(err) {
+		t.Errorf("a 407 of a proxy is %v", err)
 	}
 }
 

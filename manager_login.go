@@ -219,7 +219,7 @@ func statusError(resp *http.Response) *Error {
 		if code == http.StatusTooManyRequests {
 			e.Kind, e.Outcome = ErrRateLimited, Rejected
 		}
-	case code >= 500, refusesCredentials(code):
+	case transientStatus(code), refusesCredentials(code):
 	case code >= 300 && code < 400:
 		e.Err = errRedirected
 	default:

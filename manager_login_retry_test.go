@@ -23,7 +23,8 @@ import (
 func TestTransientFailuresOfTheLoginAreTriedAgain(t *testing.T) {
 	for name, fault := range map[string]fakeamp.Fault{
 		"500":             {Status: 500},
-		"501":             {Status: 501},
+		"408":             {Status: 408},
+		"520":             {Status: 520},
 		"502 HTML":        {Status: 502, HTML: true},
 		"503":             {Status: 503},
 		"504 HTML":        {Status: 504, HTML: true},
@@ -157,7 +158,7 @@ func TestLoginDoesNotWaitForTheLimiter(t *testing.T) {
 }
 
 func TestOtherFailuresOfTheLoginAreFinal(t *testing.T) {
-	for _, status := range []int{402, 404, 405, 406, 409, 410, 413, 415, 422, 451, 204, 202, 304} {
+	for _, status := range []int{402, 404, 405, 406, 409, 410, 413, 415, 422, 451, 501, 505, 511, 204, 202, 304} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 				w.Inject(fakeamp.Fault{Route: ampObtain, Status: status, Times: -1})

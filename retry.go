@@ -15,12 +15,14 @@ import (
 //
 // What may be sent again is decided by what the request is (see [Operation]) and
 // how far the attempt got (see [Outcome]). NotSent, Unprocessed and status 429: any
-// request. Status 408, 500, 502, 503, 504, a broken connection, an attempt that
-// timed out: anything but a mutation. Everything else is returned, and so is the
+// request. Status 408 or 5xx (but 501, 505, 511), a broken connection, an attempt
+// that timed out: anything but a mutation. Everything else is returned, and so is the
 // last response, with a nil error and its body unread. A mutation whose outcome
 // is in doubt ends in an error that Is [ErrAmbiguous]. A token that an
 // [AuthTransport] below reports as refused is renewed and the request sent once
-// more, if there is another token then.
+// more, if there is another token then. Otherwise the refusal is returned. Its connection
+// is given up for the login: of a body that is longer than 256 KiB, or takes more than
+// 250 ms, what came is there, and then an error.
 //
 // Of a mutation that goes over somebody else's layer, the trace of net/http
 // (net/http/httptrace) has to prove how far it got. A layer that drops the request's

@@ -222,7 +222,7 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	if !c.nextBody() {
 		return false, 0
 	}
-	if !c.t.budget.Take(c.config.Budget) {
+	if !r.waitsAsTold() && !c.t.budget.Take(c.config.Budget) {
 		c.warn("the budget of retries is exhausted", r)
 		return false, 0
 	}
@@ -281,7 +281,7 @@ func (c *call) closeBody() {
 }
 
 // renew replaces the refused token and reports whether the request is to be sent
-// once more. If not, the response is whole, unless the caller left meanwhile.
+// once more. If not, the response is whole, unless its body was too long or too slow.
 func (c *call) renew(r *result) bool {
 	if c.replayed {
 		return false

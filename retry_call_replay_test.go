@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/fakeamp"
 	"github.com/ampauth/ampauth/internal/memnet"
 	"golang.org/x/time/rate"
 )
@@ -153,7 +154,7 @@ func TestRefusalIsNotLostToALimiterThatBlocksTheReplay(t *testing.T) {
 }
 
 func TestRefusalIsWholeWhenNoOtherTokenIsHad(t *testing.T) {
-	for name, size := range map[string]int{"small": 20, "as much as is read ahead": 64 << 10, "large": 200 << 10} {
+	for name, size := range map[string]int{"small": 20, "large": 200 << 10, "as much as is read ahead": 256 << 10} {
 		t.Run(name, func(t *testing.T) {
 			content := strings.Repeat("r", size)
 			stubBubble(t, func(w http.ResponseWriter, r *http.Request) {
@@ -174,22 +175,96 @@ func TestRefusalIsWholeWhenNoOtherTokenIsHad(t *testing.T) {
 	}
 }
 
-// The time of an attempt bounds a refusal's body as it does any other's.
-func TestRefusalThatStallsIsBoundedByTheTimeout(t *testing.T) {
-	stubBubble(t, stubHangs(401), func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
-		source := ampauth.StaticTokenSource(ampauth.SecretFromString("token"))
-		rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: url}}
-		resp, err := rt.RoundTrip(stubRequestTo(t.Context(), url, ampauth.SafeOperation, nil))
-		if err != nil {
-			t.Fatal(err)
+// The login gets the only connection, however long the refusal is that came over it.
+func TestLoginNeverWaitsForTheConnectionOfTheRefusal(t *testing.T) {
+	for name, test := range map[string]struct {
+		size   int
+		stalls bool
+		retry  ampauth.RetryConfig
+		took   time.Duration
+	}{
+		"short":        {size: 20},
+		"200 KiB":      {size: 200 << 10},
+		"2 MiB":        {size: 2 << 20},
+		"stalled":      {size: 20, stalls: true, took: 250 * time.Millisecond},
+		"long, stalls": {size: 300 << 10, stalls: true},
+		"stalled, attempts have no end": {size: 20, stalls: true, took: 250 * time.Millisecond,
+			retry: ampauth.RetryConfig{Timeout: -1, MutationTimeout: -1}},
+	} {
+		for _, method := range []string{"GET", "POST"} {
+			t.Run(name+"/"+method, func(t *testing.T) {
+				ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+					w.transport.MaxConnsPerHost = 1
+					client := w.client(func(c *ampauth.Config) { c.Retry = test.retry })
+					refused := ampReveal(w.token(client.Tokens).Value)
+					w.Revoke("issuer")
+					w.answer(method+" /assets", func(rw http.ResponseWriter, r *http.Request) {
+						if !strings.HasSuffix(r.Header.Get("Authorization"), refused) {
+							return
+						}
+						rw.WriteHeader(401)
+						_, _ = io.WriteString(rw, strings.Repeat("r", test.size))
+						if test.stalls {
+							_ = http.NewResponseController(rw).Flush()
+							<-r.Context().Done()
+						}
+					})
+					var status int
+					took := ampElapsed(func() {
+						req, _ := http.NewRequestWithContext(t.Context(), method, w.url+"/api/assets", nil)
+						status = stubStatus(t, client.Transport, req)
+					})
+					if status != 200 || took != test.took {
+						t.Errorf("status %d after %v, want 200 after %v", status, took, test.took)
+					}
+				})
+			})
 		}
-		defer resp.Body.Close()
-		start := time.Now()
-		_, err = io.ReadAll(resp.Body)
-		if e := stubError(t, err); e.Kind != ampauth.ErrTimeout || e.StatusCode != 401 || time.Since(start) > 10*time.Second {
-			t.Errorf("got %v after %v, want a timeout within 10 s", err, time.Since(start))
+	}
+}
+
+// What was not read ahead was given up for the sake of the login.
+func TestRestOfALongOrSlowRefusalIsGivenUp(t *testing.T) {
+	for name, test := range map[string]struct {
+		handler http.HandlerFunc
+		size    int
+	}{
+		"long": {func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(401)
+			_, _ = io.WriteString(w, strings.Repeat("r", 1<<20))
+		}, 256<<10 + 1},
+		"slow": {stubHangs(401), len("first")},
+	} {
+		for _, op := range []ampauth.Operation{safe, mutating} {
+			t.Run(name+"/"+op.String(), func(t *testing.T) {
+				stubBubble(t, test.handler, func(t *testing.T, url string, _ *memnet.Listener, base *http.Transport) {
+					source := ampauth.StaticTokenSource(ampauth.SecretFromString("token"))
+					rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: base, Source: source, Origin: url}}
+					calls := 0
+					start := time.Now()
+					_, err := ampauth.Retry(t.Context(), ampauth.RetryConfig{}, func(ctx context.Context) (int, error) {
+						calls++
+						resp, err := rt.RoundTrip(stubRequestTo(ctx, url, op, nil))
+						if err != nil {
+							t.Fatal(err)
+						}
+						defer resp.Body.Close()
+						content, err := io.ReadAll(resp.Body)
+						if len(content) != test.size {
+							t.Errorf("%d bytes of the refusal, want %d", len(content), test.size)
+						}
+						return 0, err
+					})
+					if e := stubError(t, err, ampauth.ErrRequestFailed); e.StatusCode != 401 || e.Outcome != ampauth.Answered || e.Timeout() || !strings.Contains(err.Error(), "given up") {
+						t.Errorf("got %v, want that the rest was given up", err)
+					}
+					if took := time.Since(start); calls != 1 || took > 250*time.Millisecond {
+						t.Errorf("%d calls and %v, want one, within 250 ms", calls, took)
+					}
+				})
+			})
 		}
-	})
+	}
 }
 
 // The renewal may take longer than an attempt is given.

@@ -36,7 +36,8 @@ type RetryConfig struct {
 
 	// Budget is how many retries a RetryTransport may be ahead of its successes,
 	// so that an outage is not multiplied: each retry takes 1, each success gives
-	// 0.1 back, and so do 10 s give 1. If zero, 100. If negative, there is no budget.
+	// 0.1 back, and so do 10 s give 1. A retry that waited for the Retry-After of a 429
+	// takes nothing. If zero, 100. If negative, there is no budget.
 	Budget int
 }
 

@@ -18,8 +18,8 @@ import (
 // gets a context that ends after cfg.Timeout, and must be safe to repeat.
 //
 // It repeats an *Error whose Outcome is NotSent, Unprocessed or Rejected, that is a
-// timeout, that tells of a read whose answer broke off, or that holds a status of 500
-// and above; and a net.Error that timed out. A method Retryable() bool goes before
+// timeout, that tells of a read whose answer broke off, or that holds the status 408 or
+// 5xx (but 501, 505, 511); and a net.Error that timed out. A method Retryable() bool goes before
 // these. It never repeats [ErrAmbiguous], [ErrConfig], a failed login (those were
 // repeated already), a request that could never be sent, nor anything once ctx ended.
 // A timeout that an http.Client reports counts as ErrAmbiguous, since it hides what was
@@ -155,7 +155,7 @@ func retryable(err error) bool {
 	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Outcome == NotSent || e.Outcome == Unprocessed || e.Outcome == Rejected ||
-			e.repeat == always || e.Timeout() || e.StatusCode >= 500
+			e.repeat == always || e.Timeout() || transientStatus(e.StatusCode)
 	}
 	e, ok := errors.AsType[net.Error](err)
 	return ok && e.Timeout()

@@ -26,6 +26,11 @@ func (c *call) keepAnswer(r *result) {
 	body := r.resp.Body
 	if body != http.NoBody {
 		r.resp.Body = http.NoBody // while it is read, which may panic
+		if r.refusal != nil {     // the login must not wait for its connection
+			r.resp.Body = r.attempt.giveUpRest(body)
+			r.attempt.release()
+			return
+		}
 		ahead := replay.ReadAhead(body, replay.MaxDrain, c.drainTime())
 		content, whole := ahead.Whole()
 		if !whole {

@@ -13,6 +13,7 @@ import (
 	"github.com/ampauth/ampauth/internal/replay"
 	"github.com/ampauth/ampauth/internal/retryafter"
 	"github.com/ampauth/ampauth/internal/sendable"
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 var errNoResponse = errors.New("the transport below returned neither a response nor an error")
@@ -142,6 +143,12 @@ func (r *result) reason() retryReason {
 	return reasonBroken
 }
 
+// waitsAsTold reports whether the server turned the request away and said when to come
+// back, so that a retry, which waits until then, is none that it has not asked for.
+func (r *result) waitsAsTold() bool {
+	return r.status() == http.StatusTooManyRequests && r.retryAfter > 0
+}
+
 // noteRetryAfter reads a Retry-After and shuts the gate if it is to be honoured.
 func (c *call) noteRetryAfter(r *result) {
 	code := r.resp.StatusCode
@@ -173,15 +180,17 @@ func statusOutcome(resp *http.Response, expects func() bool) Outcome {
 	return Answered
 }
 
-// transientStatus reports whether an answer says that the same request may
-// succeed a moment later.
+// transientStatus reports whether an answer says that the same request may succeed a
+// moment later: 408 and any 5xx, but those that say what the server, or the network,
+// does not do at all.
 func transientStatus(code int) bool {
 	switch code {
-	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway,
-		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout:
 		return true
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusNetworkAuthenticationRequired:
+		return false
 	}
-	return false
+	return code/100 == 5
 }
 
 // errorOutcome is the outcome of an attempt that ended in err. The type of the error
@@ -236,7 +245,24 @@ func neverConnected(err error) bool {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return true
 	}
+	if _, ok := errors.AsType[*viaproxy.Refusal](err); ok {
+		return true
+	}
 	return untrusted(err) // not tls.RecordHeaderError, which can come at any time
+}
+
+// shutOut reports whether a proxy on the way refuses to connect, in a way that no repetition
+// changes.
+func shutOut(err error) bool {
+	refusal, ok := errors.AsType[*viaproxy.Refusal](err)
+	if !ok || refusal.StatusCode/100 != 4 {
+		return false
+	}
+	switch refusal.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return true
 }
 
 // untrusted reports whether the server's certificate was not accepted, which no
@@ -293,7 +319,7 @@ func final(err error) bool {
 			return true
 		}
 	}
-	return untrusted(err) || anyOf(err, func(err error) (found, deeper bool) {
+	return untrusted(err) || shutOut(err) || anyOf(err, func(err error) (found, deeper bool) {
 		e, ours := err.(*Error)
 		return ours && e.repeat == never, !ours
 	})

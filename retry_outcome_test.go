@@ -99,6 +99,9 @@ func TestOutcomeAndOperationDecideWhatIsSentAgain(t *testing.T) {
 		answered(502, again, once),
 		answered(503, again, once),
 		answered(504, again, once),
+		answered(507, again, once),
+		answered(520, again, once), // some proxies have codes of their own
+		answered(599, again, once),
 		// Any other answer.
 		answered(400, once, once),
 		answered(401, once, once), // without an AuthTransport below it is an answer like others
@@ -110,6 +113,8 @@ func TestOutcomeAndOperationDecideWhatIsSentAgain(t *testing.T) {
 		answered(422, once, once),
 		answered(501, once, once),
 		answered(505, once, once),
+		answered(511, once, once),
+		answered(600, once, once), // of no class
 		answered(304, once, once),
 		answered(201, once, once),
 		// Proof that nothing left.

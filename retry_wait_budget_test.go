@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -163,6 +164,33 @@ func TestBudgetComesBackByTime(t *testing.T) {
 	})
 }
 
+// What says that it may go better in a moment is no success, and what does not say so is.
+func TestAnswersThatAreNotTransientGiveTheBudgetBack(t *testing.T) {
+	for status, back := range map[int]bool{
+		200: true, 404: true, 501: true, 505: true, 511: true,
+		408: false, 500: false, 507: false, 520: false,
+	} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				answer := 503
+				base := stubScript(func(req *http.Request) (*http.Response, error) { return stubAnswer(answer)(req) })
+				rt := &ampauth.RetryTransport{Base: base, Retry: stubPair(1)}
+				stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil)) // spends it
+				answer = status
+				for range 10 {
+					stubStatus(t, rt, stubRequest(ampauth.WithoutRetry(t.Context()), ampauth.SafeOperation, nil))
+				}
+				answer = 503
+				before := base.attempts()
+				stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				if n := base.attempts() - before; (n == 2) != back {
+					t.Errorf("after 10 answers of %d there were %d attempts, want a retry: %t", status, n, back)
+				}
+			})
+		})
+	}
+}
+
 func TestRateLimitIsNoSuccessForTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		status := 503
@@ -180,6 +208,63 @@ func TestRateLimitIsNoSuccessForTheBudget(t *testing.T) {
 			t.Errorf("%d attempts after 20 answers of 429, want 1: the budget is spent", n)
 		}
 	})
+}
+
+// A server that says when to come back has been waited for, not run over.
+func TestRetryThatWaitedAsToldIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pages = 10_000
+		limited := false
+		base := stubScript(func(req *http.Request) (*http.Response, error) {
+			if limited = !limited; limited {
+				return stubAnswer(429, "Retry-After", "1")(req)
+			}
+			return stubAnswer(200)(req)
+		})
+		rt := &ampauth.RetryTransport{Base: base}
+		for page := range pages {
+			if status := stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil)); status != 200 {
+				t.Fatalf("page %d ended in status %d", page+1, status)
+			}
+		}
+		if n := base.attempts(); n != 2*pages {
+			t.Errorf("%d pages took %d attempts, want two each", pages, n)
+		}
+	})
+}
+
+// The budget that such retries leave alone still bounds all others.
+func TestRetriesThatWaitedAsToldLeaveTheBudgetAlone(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		limit stubStep
+		left  int // of a budget of 10, after 4 retries
+	}{
+		{"with Retry-After", stubAnswer(429, "Retry-After", "1"), 10},
+		{"without", stubAnswer(429), 6},
+		{"with one of 0", stubAnswer(429, "Retry-After", "0"), 6},
+		{"503 with Retry-After", stubAnswer(503, "Retry-After", "1"), 6},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				step := test.limit
+				base := stubScript(func(req *http.Request) (*http.Response, error) { return step(req) })
+				rt := &ampauth.RetryTransport{Base: base, Retry: stubPair(10)}
+				for range 4 { // in less than the 10 s after which one comes back
+					stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				}
+				time.Sleep(time.Second) // until the gate is open
+				step = stubAnswer(500)
+				before := base.attempts()
+				for range 20 {
+					stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
+				}
+				if n := base.attempts() - before - 20; n != test.left {
+					t.Errorf("then an outage had %d retries, want %d", n, test.left)
+				}
+			})
+		})
+	}
 }
 
 func TestLastingOutageIsNotMultiplied(t *testing.T) {

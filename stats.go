@@ -27,7 +27,7 @@ type RetryStats struct {
 	NotSent     uint64 // no connection came about
 	Unprocessed uint64 // 421, 425, 417 to an Expect, or REFUSED_STREAM
 	RateLimited uint64 // 429
-	ServerError uint64 // 408, 500, 502, 503, 504
+	ServerError uint64 // 408, or 5xx but 501, 505, 511
 	Timeout     uint64 // the attempt's time ran out
 	Broken      uint64 // the connection broke before the answer
 }

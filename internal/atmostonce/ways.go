@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 // What is derived of a Base stands until its TLS configuration is replaced.
@@ -124,11 +126,13 @@ func (t *Transport) newTransport() *http.Transport {
 			return theirs(t.outside(ctx), proxy, target)
 		}
 	}
-	if theirs := c.OnProxyConnectResponse; theirs != nil {
-		c.OnProxyConnectResponse = func(ctx context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
-			return theirs(t.outside(ctx), proxy, req, resp)
+	theirs := c.OnProxyConnectResponse
+	c.OnProxyConnectResponse = viaproxy.Telling(func(ctx context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
+		if theirs == nil {
+			return nil
 		}
-	}
+		return theirs(t.outside(ctx), proxy, req, resp)
+	})
 	return c
 }
 

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 // A Listener is told what happens to the connections of one request. What is sent
@@ -79,6 +81,10 @@ func keyOf(ask func(context.Context)) any {
 func (l *Listener) getConn(hostport string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.asked) == maxKept {
+		l.unclear = true
+		return
+	}
 	l.asked = append(l.asked, hostport)
 	l.wanted = l.wanted || l.isTarget(hostport)
 }
@@ -228,17 +234,21 @@ func (l *Listener) handshakeDone(state tls.ConnectionState, err error) {
 	l.gotConn(httptrace.GotConnInfo{})
 }
 
-// maxFailures bounds what is kept: a host has a few addresses, and a layer that tries
+// maxKept bounds what is kept of each: a host has a few addresses, and a layer that tries
 // more often than that proves nothing.
-const maxFailures = 32
+const maxKept = 32
 
 func (l *Listener) failed(err error) {
-	if err == nil {
-		return
+	if err != nil {
+		l.Failed(err)
 	}
+}
+
+// Failed says that err is why a connection could not be made.
+func (l *Listener) Failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.failures) < maxFailures {
+	if len(l.failures) < maxKept {
 		l.failures = append(l.failures, err)
 	}
 }
@@ -302,10 +312,15 @@ func (l *Listener) Unsent(err error, begun bool) bool {
 	return false
 }
 
-// viaProxy reports whether net/http says that err came up on the way to a proxy.
+// viaProxy reports whether it is said that err came up on the way to a proxy.
 func viaProxy(err error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
-		if op, ok := err.(*net.OpError); ok && op.Op == "proxyconnect" {
+		switch e := err.(type) {
+		case *net.OpError:
+			if e.Op == "proxyconnect" {
+				return true
+			}
+		case *viaproxy.Refusal:
 			return true
 		}
 	}
@@ -323,7 +338,7 @@ func (l *Listener) heard(err error) bool {
 // meet that failure. io.EOF, for one, is the same value wherever it comes up.
 func unique(err error) bool {
 	switch err.(type) {
-	case *net.OpError, *net.DNSError, *tls.CertificateVerificationError:
+	case *net.OpError, *net.DNSError, *tls.CertificateVerificationError, *viaproxy.Refusal:
 		return true
 	}
 	return false

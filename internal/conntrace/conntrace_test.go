@@ -13,6 +13,8 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"testing"
+
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 // A fakeConn has a remote address, if any, and a TLS server name, if any.
@@ -39,6 +41,7 @@ func TestWhatIsProvedByWhatWasTold(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
 	another := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
 	proxy := &net.OpError{Op: "proxyconnect", Err: refused}
+	shut := &viaproxy.Refusal{StatusCode: 407}
 	type hooks = *httptrace.ClientTrace
 	get := func(hostport string) func(hooks) { return func(h hooks) { h.GetConn(hostport) } }
 	got := func(c net.Conn) func(hooks) { return func(h hooks) { h.GotConn(httptrace.GotConnInfo{Conn: c}) } }
@@ -60,6 +63,9 @@ func TestWhatIsProvedByWhatWasTold(t *testing.T) {
 		{"refused, another error", []func(hooks){get(own), fail(refused)}, another, true, false, false},
 		{"refused, another error, body untouched", []func(hooks){get(own), fail(refused)}, another, false, false, false},
 		{"first of two addresses", []func(hooks){get(own), fail(refused), fail(another)}, refused, true, true, false},
+		{"a proxy's refusal", []func(hooks){get("proxy.test:3128"), fail(shut)}, shut, true, true, false},
+		{"another refusal than was told", []func(hooks){get("proxy.test:3128"), fail(shut)}, &viaproxy.Refusal{StatusCode: 407}, true, false, false},
+		{"a proxy's refusal after a connection", []func(hooks){get(own), got(ours), fail(shut)}, shut, false, false, false},
 		{"EOF in the handshake", []func(hooks){get(own), fail(io.EOF)}, io.EOF, true, false, false},
 		{"EOF in the handshake, body untouched", []func(hooks){get(own), fail(io.EOF)}, io.EOF, false, true, false},
 		{"asked for and nothing told", []func(hooks){get(own)}, io.EOF, true, false, false},
@@ -107,6 +113,24 @@ func TestWhatIsProvedByWhatWasTold(t *testing.T) {
 }
 
 // The values that net/http returns are the ones that it tells.
+func TestWhatIsKeptOfOneRequestIsBounded(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
+	for tries, unsent := range map[int]bool{1: true, maxKept: true, maxKept + 1: false, 100 * maxKept: false} {
+		l, ctx := Listen(t.Context(), &url.URL{Scheme: "https", Host: "api.test"})
+		h := httptrace.ContextClientTrace(ctx)
+		for range tries {
+			h.GetConn("api.test:443")
+			h.ConnectDone("tcp", "192.0.2.1:443", refused)
+		}
+		if len(l.asked) > maxKept || len(l.failures) > maxKept {
+			t.Errorf("after %d tries %d connections and %d failures are kept", tries, len(l.asked), len(l.failures))
+		}
+		if got := l.Unsent(refused, true); got != unsent {
+			t.Errorf("after %d tries it counts as not sent: %t, want %t", tries, got, unsent)
+		}
+	}
+}
+
 func TestNetHTTPReturnsWhatItTells(t *testing.T) {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()

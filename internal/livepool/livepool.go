@@ -5,9 +5,12 @@ package livepool
 import (
 	"crypto/tls"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/viaproxy"
 )
 
 // Pools are the connections of Base, host by host. A connection of HTTP/2 that answers
@@ -110,7 +113,10 @@ func (p *Pools) put(of *Pool) {
 	}
 	if before != nil && before.transport != p.Base {
 		before.transport.CloseIdleConnections()
-		p.left = append(p.left[max(0, len(p.left)-maxLeft+1):], before.transport)
+		if len(p.left) == maxLeft {
+			p.left = slices.Delete(p.left, 0, 1) // which also clears what was there
+		}
+		p.left = append(p.left, before.transport)
 	}
 	p.hosts[of.host] = of
 	p.last.Store(of)
@@ -125,6 +131,7 @@ func (p *Pools) clone(of *Pool, ping time.Duration) *Pool {
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	t.HTTP2 = Pinging(t.HTTP2, ping)
+	t.OnProxyConnectResponse = viaproxy.Telling(t.OnProxyConnectResponse)
 	if t.IdleConnTimeout == 0 {
 		t.IdleConnTimeout = idleTime
 	}

@@ -4,10 +4,12 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/http"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 )
 
 const ping = 2 * time.Second
@@ -190,6 +192,38 @@ func TestHostsAreBounded(t *testing.T) {
 	}
 	if len(p.hosts) > maxHosts || len(p.left) > maxLeft {
 		t.Errorf("%d hosts and %d clones are remembered, want at most %d and %d", len(p.hosts), len(p.left), maxHosts, maxLeft)
+	}
+}
+
+// A host beyond the bound begins anew, and nothing holds its clone any more.
+func TestHostsBeyondTheBoundAreForgotten(t *testing.T) {
+	p := &Pools{Base: new(http.Transport)}
+	const hosts = 3 * maxHosts
+	clones := make(map[string]weak.Pointer[http.Transport])
+	for i := range hosts {
+		host := fmt.Sprint(i)
+		use, _ := p.Use(host)
+		use.Answered(http2)
+		use, _ = p.Use(host)
+		p.TimedOut(use, ping)
+		_, clone := p.Use(host)
+		clones[host] = weak.Make(clone)
+	}
+	runtime.GC()
+	held := 0
+	for host, clone := range clones {
+		if clone.Value() != nil {
+			held++
+		}
+		if p.hosts[host] != nil {
+			continue
+		}
+		if _, over := p.Use(host); over != p.Base {
+			t.Errorf("host %s was forgotten and does not go over Base", host)
+		}
+	}
+	if held > maxHosts+maxLeft {
+		t.Errorf("%d clones of %d are held, want at most %d", held, hosts, maxHosts+maxLeft)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // A Budget bounds how far retries may run ahead of successes. The zero value is
 // full. It counts what was spent, in tenths, so that its size can be a setting.
 type Budget struct {
-	spent atomic.Int64 // tenths of a retry; only take raises it
+	spent atomic.Int64 // tenths of a retry; only Take raises it
 
 	mu       sync.Mutex // guards refilled and the raising of spent
 	refilled time.Time
@@ -29,11 +29,11 @@ func (b *Budget) Take(size int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	if steps := int64(now.Sub(b.refilled) / refillEvery); b.spent.Load() == 0 || steps > int64(size) {
-		b.spent.Store(0)
-		b.refilled = now
-	} else if steps > 0 {
-		b.giveBack(steps * retryCost)
+	steps := int64(now.Sub(b.refilled) / refillEvery)
+	b.giveBack(steps * retryCost)
+	if b.spent.Load() == 0 {
+		b.refilled = now // what is left of the last step is not saved up
+	} else {
 		b.refilled = b.refilled.Add(time.Duration(steps) * refillEvery)
 	}
 	if (b.spent.Load()+retryCost-1)/retryCost >= int64(size) {

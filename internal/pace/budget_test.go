@@ -150,6 +150,26 @@ func TestBudgetThatSuccessesFilledStartsItsClockAnew(t *testing.T) {
 	})
 }
 
+// What is left of ten seconds counts only while something is spent.
+func TestBudgetThatTimeFilledStartsItsClockAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Budget
+		b.Take(4)
+		time.Sleep(15 * time.Second) // full again since 5 s
+		if n := b.takes(4); n != 4 {
+			t.Fatalf("after 15 s a budget of 4 gave %d", n)
+		}
+		time.Sleep(10*time.Second - 1)
+		if b.Take(4) {
+			t.Error("not yet 10 s later one was given")
+		}
+		time.Sleep(1)
+		if !b.Take(4) {
+			t.Error("10 s later none was given")
+		}
+	})
+}
+
 func TestBudgetUnderContentionGivesNoMoreThanItHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b Budget

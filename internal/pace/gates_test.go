@@ -124,6 +124,101 @@ func TestGatesForgetHosts(t *testing.T) {
 	})
 }
 
+// What a look costs does not depend on how many hosts hold requests back: it forgets a
+// few of those that are open, and goes through no others.
+func TestGatesForgetAFewHostsAtEachLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hosts = 1000
+		var g Gates
+		for i := range hosts {
+			g.Hold(at("https", "host"+strconv.Itoa(i)), time.Second+time.Duration(i), i%2 == 0)
+		}
+		stays := at("https", "stays")
+		g.Hold(stays, time.Hour, false)
+		time.Sleep(time.Minute)
+		for looks := 1; len(g.byHost) > 1; looks++ {
+			before := len(g.byHost)
+			if d := g.Remaining(stays, false); d != time.Hour-time.Minute {
+				t.Fatalf("the host that is still held is held for %v", d)
+			}
+			if forgot := before - len(g.byHost); forgot < 1 || forgot > forgetAtOnce {
+				t.Fatalf("a look forgot %d hosts, want 1 to %d", forgot, forgetAtOnce)
+			}
+		}
+		time.Sleep(time.Hour)
+		if d := g.Remaining(stays, false); d != 0 || g.byHost != nil || g.opening != nil || g.shut.Load() {
+			t.Errorf("an hour later it is held for %v, and %d hosts are remembered", d, len(g.byHost))
+		}
+	})
+}
+
+// Hosts that nobody looks at any more are forgotten while others are held.
+func TestGatesForgetHostsWhileOthersAreHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gates
+		for i := range 10_000 {
+			g.Hold(at("https", "host"+strconv.Itoa(i)), 10*time.Second, false)
+			time.Sleep(time.Second)
+			if n := len(g.byHost); n > 10 || len(g.opening) != n {
+				t.Fatalf("%d hosts are remembered, and %d openings, want the 10 that are held", n, len(g.opening))
+			}
+		}
+	})
+}
+
+// A gate that is extended opens at its later time, though it was to open before others.
+func TestGateThatIsExtendedIsForgottenAtItsLaterTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gates
+		first, second := at("https", "first"), at("https", "second")
+		g.Hold(first, time.Second, false)
+		g.Hold(second, 2*time.Second, false)
+		g.Hold(first, 3*time.Second, true)
+		time.Sleep(2 * time.Second)
+		if d := g.Remaining(first, true); d != time.Second || len(g.byHost) != 1 {
+			t.Errorf("it is held for %v, and %d hosts are remembered; want 1 s, and 1", d, len(g.byHost))
+		}
+		time.Sleep(time.Second)
+		if d := g.Remaining(first, true); d != 0 || g.byHost != nil {
+			t.Errorf("a second later it is held for %v", d)
+		}
+	})
+}
+
+// Beyond the bound the gate that would open first is given up.
+func TestGatesRememberSoManyHostsAtTheMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gates
+		for i := range maxGates + 10 {
+			g.Hold(at("https", "host"+strconv.Itoa(i)), time.Hour+time.Duration(i), false)
+		}
+		if len(g.byHost) != maxGates || len(g.opening) != maxGates {
+			t.Errorf("%d hosts are remembered, want %d", len(g.byHost), maxGates)
+		}
+		for i, held := range map[int]bool{9: false, 10: true, maxGates + 9: true} {
+			if d := g.Remaining(at("https", "host"+strconv.Itoa(i)), false); d > 0 != held {
+				t.Errorf("host %d is held for %v, want it held: %t", i, d, held)
+			}
+		}
+	})
+}
+
+func BenchmarkGatesWithManyHosts(b *testing.B) {
+	for _, hosts := range []int{1, 1000, 20_000} {
+		b.Run(strconv.Itoa(hosts), func(b *testing.B) {
+			var g Gates
+			for i := range hosts {
+				g.Hold(at("https", "host"+strconv.Itoa(i)), time.Hour, false)
+			}
+			u := at("https", "api.test")
+			b.ReportAllocs()
+			for b.Loop() {
+				g.Remaining(u, false)
+			}
+		})
+	}
+}
+
 func TestGatesUnderContentionHoldForTheLongestAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Gates

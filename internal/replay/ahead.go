@@ -32,15 +32,11 @@ func ReadAhead(body io.ReadCloser, n int64, d time.Duration) *Ahead {
 		ahead.err = io.ErrUnexpectedEOF // unless the reading comes to an end
 		ahead.prefix, ahead.err = io.ReadAll(io.LimitReader(body, n))
 	}()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ahead.done:
+	if ahead.wait(d); ahead.Finished() {
 		if ahead.panicked != nil {
 			_ = body.Close()
 		}
 		ahead.passOn()
-	case <-timer.C:
 	}
 	return ahead
 }
@@ -82,6 +78,43 @@ func (b *Ahead) Whole() (content []byte, ok bool) {
 	return b.prefix, true
 }
 
+// GiveUp closes the body, so that its connection is free, and returns what was read ahead.
+// Unless that is all, or the reading ended in an error of its own, err comes behind it. A
+// stalled read ends as [Ahead.Discard] says.
+func (b *Ahead) GiveUp(d time.Duration, stop func(), err error) io.ReadCloser {
+	stalled := !b.Finished()
+	b.Discard(d, stop)
+	if stop == nil {
+		b.wait(d) // for a read that Close has ended
+	}
+	part := &Ahead{rest: io.NopCloser(failing{err}), done: make(chan struct{})}
+	close(part.done)
+	if content, ok := b.Whole(); ok && !stalled {
+		part.prefix, part.err = content, io.EOF
+	} else if b.Finished() {
+		part.prefix = b.prefix
+		if !stalled {
+			part.err = b.err
+		}
+	}
+	return part
+}
+
+// wait waits for the reading ahead, for at most d.
+func (b *Ahead) wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-b.done:
+	case <-timer.C:
+	}
+}
+
+// failing is a reader of nothing but an error.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
 // Read implements io.Reader.
 func (b *Ahead) Read(p []byte) (int, error) {
 	<-b.done
@@ -103,12 +136,7 @@ func (b *Ahead) Read(p []byte) (int, error) {
 func (b *Ahead) Discard(d time.Duration, stop func()) {
 	if !b.Finished() && stop != nil {
 		stop()
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-b.done:
-		case <-timer.C:
-		}
+		b.wait(d)
 	}
 	_ = b.Close()
 }

@@ -97,6 +97,91 @@ func TestCloseEndsAStalledReadingAhead(t *testing.T) {
 	})
 }
 
+func TestBodyThatIsGivenUpIsClosedAndReadsAsFarAsItWasRead(t *testing.T) {
+	fault, givenUp := errors.New("the connection is gone"), errors.New("given up")
+	for _, test := range []struct {
+		name    string
+		body    io.Reader
+		content string
+		err     error
+	}{
+		{"whole", strings.NewReader("short"), "short", nil},
+		{"nothing", strings.NewReader(""), "", nil},
+		{"longer", strings.NewReader("answers"), "answer", givenUp},
+		{"broken", io.MultiReader(strings.NewReader("ans"), iotest.ErrReader(fault)), "ans", fault},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			body := &countedBody{Reader: test.body}
+			part := ReadAhead(body, 6, time.Minute).GiveUp(time.Minute, func() { t.Error("a read that does not stall was stopped") }, givenUp)
+			for range 2 { // to be closed early changes nothing
+				if body.closed != 1 {
+					t.Errorf("the body was closed %d times", body.closed)
+				}
+				_ = part.Close()
+			}
+			for range 2 {
+				content, err := io.ReadAll(iotest.OneByteReader(part))
+				if string(content) != test.content || err != test.err {
+					t.Errorf("reads %q, %v, want %q, %v", content, err, test.content, test.err)
+				}
+				test.content = ""
+			}
+		})
+	}
+}
+
+func TestStalledBodyThatIsGivenUpIsStopped(t *testing.T) {
+	givenUp := errors.New("given up")
+	for _, test := range []struct {
+		name    string
+		heeds   bool // the read heeds stop
+		content string
+		took    time.Duration
+	}{
+		{"a read that ends", true, "ans", 0},
+		{"a read that does not", false, "", patience},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan struct{})
+				body := &countedBody{Reader: io.MultiReader(strings.NewReader("ans"), readerFunc(func([]byte) (int, error) {
+					<-ended
+					return 0, io.ErrClosedPipe
+				}))}
+				ahead := ReadAhead(body, 6, patience)
+				start := time.Now()
+				part := ahead.GiveUp(patience, func() {
+					if test.heeds {
+						close(ended)
+					}
+				}, givenUp)
+				if took := time.Since(start); took != test.took || body.closed != 1 {
+					t.Errorf("took %v, and the body was closed %d times", took, body.closed)
+				}
+				if content, err := io.ReadAll(part); string(content) != test.content || err != givenUp {
+					t.Errorf("reads %q, %v", content, err)
+				}
+				if !test.heeds {
+					close(ended)
+				}
+			})
+		})
+	}
+}
+
+func TestStalledBodyThatNothingStopsIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body, feed := io.Pipe()
+		go func() { _, _ = io.WriteString(feed, "ans") }()
+		ahead := ReadAhead(body, 6, patience)
+		start, givenUp := time.Now(), errors.New("given up")
+		part := ahead.GiveUp(patience, nil, givenUp)
+		if content, err := io.ReadAll(part); string(content) != "ans" || err != givenUp || time.Since(start) != 0 {
+			t.Errorf("reads %q, %v after %v", content, err, time.Since(start))
+		}
+	})
+}
+
 type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
