@@ -359,7 +359,7 @@ func TestArrowsRunDownwards(t *testing.T) {
 		if names[0] != ' ' {
 			rooms++
 		}
-		for _, name := range strings.Fields(names[nameOfRoom:]) {
+		for name := range strings.FieldsSeq(names[nameOfRoom:]) {
 			if files[name+".go"] == nil {
 				t.Errorf("ARCHITECTURE.md names %s.go, which is not there", name)
 			}
