@@ -64,10 +64,11 @@ const (
 	noRefreshTime = time.Hour
 
 	// Logins that a refusal asks for although nothing shows that they help: maxVain in any
-	// hour, the first few at once, and then no sooner than vainTime after the last.
+	// hour. The last of them is for places that were good before; for others the first few
+	// are at once, and the next no sooner than vainTime after the last.
 	maxVain    = 5
 	vainAtOnce = 2
-	vainTime   = 15 * time.Minute
+	vainTime   = 20 * time.Minute
 	vainHour   = time.Hour
 	// maxPlaces bounds the places that are remembered.
 	maxPlaces = 64
@@ -181,7 +182,7 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 	case accepted && p.bad && now.Sub(p.when) < vainTime:
 		return Verdict{Wait, p.when.Add(vainTime)} // it is good elsewhere
 	default:
-		if until := m.vainUntil(now); now.Before(until) {
+		if until := m.vainUntil(p.good, now); now.Before(until) {
 			return Verdict{Wait, until}
 		}
 		m.vain = append(m.vain, now)
@@ -196,16 +197,20 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 	return Verdict{Action: Replace}
 }
 
-// vainUntil is before when there is no other login that may help nobody.
-func (m *Machine) vainUntil(now time.Time) time.Time {
+// vainUntil is before when there is no other login that may help nobody, for a place that
+// was good before or another.
+func (m *Machine) vainUntil(good bool, now time.Time) time.Time {
 	m.vain = slices.DeleteFunc(m.vain, func(t time.Time) bool { return now.Sub(t) >= vainHour })
-	switch n := len(m.vain); {
-	case n < vainAtOnce:
+	n := len(m.vain)
+	switch {
+	case n >= maxVain:
+		return m.vain[n-maxVain].Add(vainHour)
+	case good, n < vainAtOnce:
 		return time.Time{}
-	case n < maxVain:
-		return m.vain[n-1].Add(vainTime)
+	case n >= maxVain-1:
+		return m.vain[n-maxVain+1].Add(vainHour)
 	}
-	return m.vain[0].Add(vainHour)
+	return m.vain[n-1].Add(vainTime)
 }
 
 // Accepted takes note that the API took a token at a place.
