@@ -74,8 +74,8 @@ const (
 	maxPlaces = 64
 	// maxRefused bounds the list of refused tokens; a login meets one or two.
 	maxRefused = 8
-	// provenTime is how long a token must have lived to count as accepted where nobody
-	// says so.
+	// provenTime is how long a token must have lived for an unknown place to count as one
+	// that was good.
 	provenTime = vainTime
 )
 
@@ -172,9 +172,8 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 		p.bad = true
 	}
 	accepted := m.accepted == id
-	if at == 0 { // nobody says what is accepted
-		accepted = now.Sub(m.life.Obtained) >= provenTime
-		p.good, p.bad = accepted, false
+	if at == 0 { // nobody says what is accepted there
+		accepted, p.good, p.bad = false, now.Sub(m.life.Obtained) >= provenTime, false
 	}
 	switch {
 	case p.generation == m.generation && !p.good: // said before, and no login came of it
