@@ -315,4 +315,3 @@ func (p *player) mayServe() string {
 	}
 	return ""
 }
-
