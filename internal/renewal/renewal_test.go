@@ -350,6 +350,19 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 			{0, obtained(2), ""}, {0, refused(2, 11), "replace"}, {sec, obtained(3), ""}, {sec, refused(3, 12), "replace"}, {2 * sec, obtained(4), ""}, {2 * sec, refused(4, 13), "replace"},
 			{3 * sec, obtained(5), ""}, {3 * sec, refused(5, 14), "replace"}, {4 * sec, obtained(6), ""}, {4 * sec, refused(6, 15), "replace"}, {5 * sec, obtained(7), ""},
 			{5 * sec, refused(7, 16), "wait until 1h0m0s"}, {hour - last, refused(7, 16), "wait until 1h0m0s"}, {hour, refused(7, 16), "replace"}, {hour, current, "0"}}},
+		{"a token that this place accepted is replaced whatever was in vain", []step{
+			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""}, {20 * mins, refused(3, a), "replace"},
+			{20 * mins, obtained(4), ""}, {40 * mins, refused(4, a), "replace"}, {40 * mins, obtained(5), ""}, {40 * mins, accepted(5, b), ""}, {40 * mins, accepted(5, c), ""},
+			{40 * mins, obtained(6), ""}, {40 * mins, refused(6, b), "replace"}, {40 * mins, obtained(7), ""}, {40 * mins, refused(7, c), "wait until 1h0m0s"},
+			{40 * mins, accepted(7, c), ""}, {40 * mins, refused(7, c), "replace"}}},
+		{"the hour is that of the first of four", []step{
+			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {mins, refused(2, a), "replace"}, {mins, obtained(3), ""}, {21 * mins, refused(3, a), "replace"},
+			{21 * mins, obtained(4), ""}, {41 * mins, refused(4, a), "replace"}, {41 * mins, obtained(5), ""}, {41 * mins, refused(5, a), "wait until 1h0m0s"}}},
+		{"without a token an unknown one's refusal is not counted", []step{
+			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, current, "0"}, {0, refused(0, c), "replace"}}},
+		{"a place is not good by an earlier token, or none", []step{
+			{0, accepted(0, a), ""}, {0, obtained(1), ""}, {0, obtained(2), ""}, {0, accepted(1, b), ""}, {0, refused(2, c), "replace"}, {0, obtained(3), ""},
+			{0, refused(3, c), "replace"}, {0, obtained(4), ""}, {0, refused(4, a), "wait until 20m0s"}, {0, refused(4, b), "wait until 20m0s"}}},
 		{"others leave the last of the five to those", []step{
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, accepted(1, c), ""}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""}, {0, refused(3, a), "replace"},
 			{20 * mins, obtained(4), ""}, {20 * mins, refused(4, a), "replace"}, {40 * mins, obtained(5), ""}, {40 * mins, refused(5, a), "replace"}, {40 * mins, obtained(6), ""},
