@@ -361,7 +361,7 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 		{"without a token an unknown one's refusal is not counted", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, current, "0"}, {0, refused(0, c), "replace"}}},
 		{"a place is not good by an earlier token, or none", []step{
-			{0, accepted(0, a), ""}, {0, obtained(1), ""}, {0, obtained(2), ""}, {0, accepted(1, b), ""}, {0, refused(2, c), "replace"}, {0, obtained(3), ""},
+			{0, obtained(1), ""}, {0, obtained(2), ""}, {0, accepted(1, b), ""}, {0, refused(2, c), "replace"}, {0, accepted(0, a), ""}, {0, obtained(3), ""},
 			{0, refused(3, c), "replace"}, {0, obtained(4), ""}, {0, refused(4, a), "wait until 20m0s"}, {0, refused(4, b), "wait until 20m0s"}}},
 		{"others leave the last of the five to those", []step{
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, accepted(1, c), ""}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""}, {0, refused(3, a), "replace"},
