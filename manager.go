@@ -272,7 +272,7 @@ func (m *TokenManager) accepted(token Token, with *http.Request) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e.current.Load() == s {
-		e.renewal.Accepted(s.id, at, time.Now())
+		e.renewal.Accepted(s.id, at)
 		slot.Store(note)
 	}
 }

@@ -56,8 +56,9 @@ type player struct {
 	welcome    [4]bool       // the place accepted a token last
 	good       bool          // one of them accepted it
 	gone       bool          // it is not to be served any more
-	failed     bool          // a login has failed since it came, and
-	why        Failure       // so did the last
+	failed     bool          // the last login has failed,
+	failedAt   time.Time     // then
+	denied     bool          // and the credentials were refused
 	toldAhead  time.Time     // to replace it, and that login has not ended
 	forRefusal []login       // that refusals asked for; never changed in place
 	bound      time.Duration // of the pause
@@ -182,7 +183,7 @@ func (p *player) nextLimit() (next time.Time) {
 		look(m.last.Add(outageTime))
 	}
 	for _, p := range m.places {
-		if !p.good {
+		if !p.good() {
 			look(p.when.Add(vainTime))
 		}
 	}
@@ -231,13 +232,14 @@ func (p *player) land(end func()) (ok bool) {
 func (p *player) bring(id ID) {
 	p.newest = max(p.newest, id)
 	p.m.LoggedIn()
+	p.failed, p.denied = false, false
 	life := p.life(p.now)
 	kept := p.m.Obtained(id, life, p.flight.rejected)
 	if kept {
 		if id != p.token || id == p.flight.rejected {
 			p.seen, p.good = [4]sighting{}, false
 		}
-		p.token, p.tokenLife, p.gone, p.failed = id, life, false, false
+		p.token, p.tokenLife, p.gone = id, life, false
 	}
 	if p.flight.vain {
 		p.forRefusal = slices.Clone(p.forRefusal)
@@ -247,7 +249,7 @@ func (p *player) bring(id ID) {
 
 func (p *player) fail(why Failure, asked time.Duration) {
 	p.m.Failed(why, asked, p.now)
-	p.failed, p.why = true, why
+	p.failed, p.failedAt, p.denied = true, p.now, p.denied || why == RefusedCredentials
 	p.bound = map[Failure]time.Duration{Unavailable: 30 * time.Second, RefusedCredentials: time.Minute, RefusedByProxy: time.Minute}[why]
 	p.bound = max(p.bound, min(asked, p.m.MaxAsked))
 	if p.flight.vain { // it has brought nothing
@@ -259,7 +261,7 @@ func (p *player) accept(at Place) (ok bool) {
 	if p.m.Current() == 0 {
 		return false
 	}
-	p.m.Accepted(p.token, at, p.now)
+	p.m.Accepted(p.token, at)
 	p.good = true
 	if p.seen[at] == unseen {
 		p.seen[at], p.welcome[at] = wasAccepted, true
@@ -285,7 +287,7 @@ func (p *player) refuse(id ID, at Place) (did answer, ok bool) {
 	}
 	o := order{rejected: id, at: at}
 	if id == p.token && !p.gone {
-		o.vain = p.seen[at] != wasAccepted
+		o.vain = did.hadToken && p.seen[at] != wasAccepted
 		o.welcome = o.vain && p.good && p.welcome[at]
 		p.gone = !p.good || p.seen[at] == wasAccepted
 		p.seen[at], p.welcome[at] = wasRefused, false
@@ -308,9 +310,9 @@ func (p *player) mayServe() string {
 		return "it was refused"
 	case ended && !p.tokenLife.Assumed:
 		return "it has ended"
-	case ended && !p.failed:
+	case ended && !(p.failed && p.now.Sub(p.failedAt) < outageTime):
 		return "it has ended, and no login has failed"
-	case ended && p.why == RefusedCredentials:
+	case ended && p.denied:
 		return "it has ended, and the credentials are refused"
 	}
 	return ""

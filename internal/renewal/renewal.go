@@ -91,6 +91,7 @@ type Machine struct {
 	MaxAsked time.Duration
 
 	current    ID
+	before     ID // that was served before it was refused
 	life       Life
 	accepted   ID   // the token that the API accepted last
 	generation int  // how many tokens came
@@ -99,35 +100,38 @@ type Machine struct {
 	paused      time.Time // no login before
 	ahead       time.Time // no replacement ahead of time before
 	noRefresh   time.Time // no refresh before
-	refusals    int       // of the credentials, in a row
+	refusals    int       // of the credentials, in a row, those by a proxy included
+	denied      bool      // the API does not accept the credentials
 	failures    int       // of logins for whatever reason, in a row
-	why         Failure   // of the last
 	began, last time.Time // the first of these failures, and the last
 
-	places []place     // the oldest first
-	vain   []time.Time // logins that may help nobody, the oldest first
+	granted   int         // the generation for which a refusal has asked for a login
+	elsewhere Place       // that refused the current token, without a login
+	places    []place     // the oldest first
+	vain      []time.Time // logins that may help nobody, the oldest first
 }
 
-// A place is what is known of a Place.
+// A place is what is known of a Place: the generations of the tokens that it accepted and
+// refused last.
 type place struct {
-	at         Place
-	good       bool      // it accepted a token last
-	bad        bool      // it refused tokens that came one after the other
-	generation int       // of the token that it refused last
-	when       time.Time // that was
-	vain       time.Time // the login for it that is counted as one that may help nobody
+	at                Place
+	accepted, refused int
+	when              time.Time // it refused last
+	vain              time.Time // the login for it that is counted as one that may help nobody
 }
+
+// good reports whether the place has accepted a token since it last refused one.
+func (p place) good() bool { return p.accepted > p.refused }
 
 // Asked says what is done for somebody who needs a token.
 func (m *Machine) Asked(now time.Time) Verdict {
-	ended := m.ended(now)
 	switch {
-	case m.current == 0, ended && !m.outlives():
+	case m.current == 0, !m.serves(now):
 		if now.Before(m.paused) {
 			return Verdict{Wait, m.paused}
 		}
 		return Verdict{Action: Replace}
-	case !ended && (m.fresh(now) || now.Before(m.ahead)), ended && now.Before(m.paused):
+	case m.fresh(now), now.Before(m.ahead):
 		return Verdict{Action: Serve}
 	}
 	m.ahead = now.Add(m.Ahead)
@@ -140,12 +144,11 @@ func (m *Machine) fresh(now time.Time) bool {
 	return !now.Before(m.life.Obtained) && (m.life.Due.IsZero() || now.Before(m.life.Due))
 }
 
-func (m *Machine) ended(now time.Time) bool { return !m.life.End.IsZero() && !now.Before(m.life.End) }
-
-// outlives reports whether a token is served past its assumed end: no other came when it
-// was time, and not because the credentials are refused.
-func (m *Machine) outlives() bool {
-	return m.life.Assumed && m.failures > 0 && m.why != RefusedCredentials
+// serves reports whether the current token has not ended, or is served past an assumed end:
+// logins fail, and not because the credentials are refused.
+func (m *Machine) serves(now time.Time) bool {
+	ended := !m.life.End.IsZero() && !now.Before(m.life.End)
+	return !ended || m.life.Assumed && m.failing(now) && !m.denied
 }
 
 // Current is the token that is served, or 0.
@@ -164,71 +167,78 @@ func (m *Machine) Paused(now time.Time) (until time.Time, ok bool) {
 // refusal stands, since no login is likely to change it.
 func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 	switch {
-	case m.current != 0 && id != m.current && !m.ended(now):
+	case m.current != 0 && id != m.current && m.serves(now):
 		return Verdict{Action: Serve}
 	case id == 0 || id != m.current:
 		m.noteRefused(id)
 		return Verdict{Action: Replace}
 	}
 	p := m.place(at)
-	if p.generation != 0 && p.generation != m.generation && !p.good {
-		p.bad = true
-	}
-	accepted := m.accepted == id
-	if at == 0 { // nobody says what is accepted there
-		accepted, p.good, p.bad = false, now.Sub(m.life.Obtained) >= provenTime, false
-	}
+	here := p.accepted == m.generation
 	switch {
-	case p.generation == m.generation && !p.good: // said before, and no login came of it
-	case accepted && p.good: // it was good here: somebody has ended it
-	case accepted && p.bad && now.Sub(p.when) < vainTime:
-		return Verdict{Wait, p.when.Add(vainTime)} // it is good elsewhere
+	case m.granted == m.generation, !m.serves(now): // it is replaced anyway
+	case here: // it was good at this very place: somebody has ended it
 	default:
-		if until := m.vainUntil(p.good, now); now.Before(until) {
+		if until := m.vainUntil(p, now); now.Before(until) {
+			m.elsewhere = at
 			return Verdict{Wait, until}
 		}
 		m.vain = append(m.vain, now)
 		p.vain = now
 	}
-	if p.good || !accepted { // otherwise it may be good for others meanwhile
-		m.current = 0
+	if here || m.accepted != id { // otherwise it may be good for others meanwhile
+		m.current, m.before = 0, id
 	}
-	p.good, p.generation, p.when = false, m.generation, now
+	m.granted = m.generation
+	p.refused, p.when = m.generation, now
 	m.keep(p)
 	m.noteRefused(id)
 	return Verdict{Action: Replace}
 }
 
-// vainUntil is before when there is no other login that may help nobody, for a place that
-// was good before or another.
-func (m *Machine) vainUntil(good bool, now time.Time) time.Time {
+// vainUntil is before when there is no other login that may help nobody, for a refusal of
+// the current token at p.
+func (m *Machine) vainUntil(p place, now time.Time) (until time.Time) {
+	not := func(before time.Time) {
+		if before.After(until) {
+			until = before
+		}
+	}
 	m.vain = slices.DeleteFunc(m.vain, func(t time.Time) bool { return now.Sub(t) >= vainHour })
 	n := len(m.vain)
-	switch {
-	case n >= maxVain:
-		return m.vain[n-maxVain].Add(vainHour)
-	case good, n < vainAtOnce:
-		return time.Time{}
-	case n >= maxVain-1:
-		return m.vain[n-maxVain+1].Add(vainHour)
+	// The last is for what speaks for a token that somebody has ended.
+	likely := p.good() || m.elsewhere != 0 && m.elsewhere != p.at
+	if p.at == 0 { // nobody says what is accepted there
+		likely = now.Sub(m.life.Obtained) >= provenTime
+	} else if p.refused != 0 && !p.good() && m.accepted == m.current {
+		not(p.when.Add(vainTime)) // it refuses what is good elsewhere
 	}
-	return m.vain[n-1].Add(vainTime)
+	if n >= maxVain {
+		not(m.vain[n-maxVain].Add(vainHour))
+	}
+	if n >= maxVain-1 && !likely {
+		not(m.vain[n-maxVain+1].Add(vainHour))
+	}
+	if n >= vainAtOnce && !likely {
+		not(m.vain[n-1].Add(vainTime))
+	}
+	return until
 }
 
 // Accepted takes note that the API took a token at a place.
-func (m *Machine) Accepted(id ID, at Place, now time.Time) {
+func (m *Machine) Accepted(id ID, at Place) {
 	if id == 0 || id != m.current {
 		return // of an earlier one it says nothing
 	}
 	m.accepted = id
 	p := m.place(at)
-	if p.generation == m.generation && !p.good {
+	if p.refused == m.generation {
 		return // the place takes it now and then
 	}
-	if !p.vain.IsZero() { // the login for it was not in vain
-		m.vain = slices.DeleteFunc(m.vain, p.vain.Equal)
+	if i := slices.IndexFunc(m.vain, p.vain.Equal); i >= 0 { // the login for it was not in vain
+		m.vain = slices.Delete(m.vain, i, i+1)
 	}
-	m.keep(place{at: at, good: true, when: now})
+	m.keep(place{at: at, accepted: m.generation})
 }
 
 // place returns what is known of a place.
@@ -246,7 +256,7 @@ func (m *Machine) place(at Place) place {
 func (m *Machine) keep(p place) {
 	m.places = append(slices.DeleteFunc(m.places, func(other place) bool { return other.at == p.at }), p)
 	if len(m.places) > maxPlaces {
-		i := max(slices.IndexFunc(m.places, func(p place) bool { return p.good }), 0)
+		i := max(slices.IndexFunc(m.places, place.good), 0)
 		m.places = slices.Delete(m.places, i, i+1)
 	}
 }
@@ -278,15 +288,18 @@ func (m *Machine) failing(now time.Time) bool {
 // is not kept, and false is returned, if it was refused while it was under way. The same
 // token once more is kept: by that the next refusal is judged.
 func (m *Machine) Obtained(id ID, life Life, inPlaceOf ID) (kept bool) {
-	again := id == inPlaceOf
-	if slices.Contains(m.refused, id) && !again {
+	again := id == inPlaceOf || m.current == 0 && id == m.before
+	if slices.Contains(m.refused, id) && id != inPlaceOf {
 		return false
 	}
-	if again && m.accepted == id {
+	if again {
 		m.accepted = 0 // what it was worth before, the refusal has undone
 	}
+	if again || id != m.current {
+		m.generation++
+	}
 	m.current, m.life = id, life
-	m.generation++
+	m.elsewhere = 0
 	m.failures = 0
 	m.ahead = time.Time{}
 	return true
@@ -294,7 +307,7 @@ func (m *Machine) Obtained(id ID, life Life, inPlaceOf ID) (kept bool) {
 
 // LoggedIn takes note that the API accepted the credentials.
 func (m *Machine) LoggedIn() {
-	m.refusals = 0
+	m.refusals, m.failures, m.denied = 0, 0, false
 	m.paused = time.Time{}
 }
 
@@ -313,7 +326,7 @@ func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
 		m.failures, m.began = 0, now
 	}
 	m.failures++
-	m.why, m.last = why, now
+	m.last = now
 	n := m.refusals
 	switch why {
 	case Unavailable:
@@ -322,6 +335,7 @@ func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
 		n--
 		fallthrough
 	case RefusedCredentials:
+		m.denied = m.denied || why == RefusedCredentials
 		m.refusals++
 		if n >= 0 {
 			pause = max(pause, min(minPause<<min(n, 8), maxPause))
@@ -344,7 +358,8 @@ func (m *Machine) Refreshes(now time.Time) bool { return !now.Before(m.noRefresh
 // Allow ends every reason not to log in.
 func (m *Machine) Allow() {
 	m.paused, m.ahead, m.noRefresh = time.Time{}, time.Time{}, time.Time{}
-	m.refusals, m.failures = 0, 0
+	m.refusals, m.failures, m.denied = 0, 0, false
+	m.granted, m.elsewhere = 0, 0
 	m.places, m.vain = nil, nil
 }
 

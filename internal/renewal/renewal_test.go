@@ -85,7 +85,7 @@ func ends(id ID, due, end time.Duration, assumed bool) event {
 }
 
 func accepted(id ID, at Place) event {
-	return func(m *Machine, now time.Time) string { m.Accepted(id, at, now); return "" }
+	return func(m *Machine, now time.Time) string { m.Accepted(id, at); return "" }
 }
 
 func refused(id ID, at Place) event {
@@ -184,9 +184,17 @@ func TestAskedServesOrHasTheTokenReplaced(t *testing.T) {
 func TestTokenIsServedPastItsAssumedEnd(t *testing.T) {
 	playAll(t, []rule{
 		{"once a login has failed", []step{
-			{0, ends(1, due, day, true), ""}, {day, asked, "replace"}, {day, failed(Unavailable), ""}, {day, asked, "ahead"}, {3 * day, asked, "ahead"}}},
+			{0, ends(1, due, day, true), ""}, {day, asked, "replace"}, {day, failed(Unavailable), ""}, {day, asked, "serve"}, {day + sec, asked, "ahead"}, {day + sec, asked, "serve"}}},
+		{"for ten minutes after the last failure", []step{
+			{0, ends(1, due, day, true), ""}, {day, failed(Unavailable), ""}, {day + 10*mins - last, asked, "ahead"}, {day + 10*mins, asked, "replace"}}},
+		{"and an older one is not replaced", []step{
+			{0, obtained(1), ""}, {0, ends(2, due, day, true), ""}, {day, failed(Unavailable), ""}, {day, refused(1, a), "serve"}}},
+		{"until it is refused, which costs nothing", []step{
+			{0, ends(1, due, day, true), ""}, {0, accepted(1, b), ""}, {day, failed(Unavailable), ""}, {day, refused(1, b), "replace"}, {day, current, "0"}}},
+		{"not after refused credentials, whatever failed since", []step{
+			{0, ends(1, due, day, true), ""}, {day, failed(RefusedCredentials), ""}, {day + sec, failed(Unavailable), ""}, {day + 2*sec, asked, "replace"}}},
 		{"because something on the way refused too", []step{
-			{0, ends(1, due, day, true), ""}, {day, failed(RefusedByProxy), ""}, {day, asked, "ahead"}}},
+			{0, ends(1, due, day, true), ""}, {day, failed(RefusedByProxy), ""}, {day, asked, "serve"}, {day + sec, asked, "ahead"}}},
 		{"while there is a pause nobody is told to replace it", []step{
 			{0, ends(1, due, day, true), ""}, {day, failedAsking(Unavailable, mins), ""}, {day + mins - last, asked, "serve"}, {day + mins, asked, "ahead"}}},
 		{"not if the end is known", []step{
@@ -306,13 +314,20 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 			}
 			return all
 		}()},
-		{"one that was good here and is known elsewhere too", []step{
-			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, obtained(2), ""}, {0, accepted(2, b), ""}, {0, refused(2, a), "replace"}, {0, current, "0"}}},
+		{"one that is good elsewhere, where an earlier one was good here, stays meanwhile", []step{
+			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, obtained(2), ""}, {0, accepted(2, b), ""}, {0, refused(2, a), "replace"}, {0, current, "2"}}},
 		{"one that is good elsewhere is served to others meanwhile", []step{
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {0, current, "1"}, {0, asked, "serve"}}},
-		{"said again, it costs nothing", []step{
+		{"said again, or by others, it costs nothing more", []step{
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {0, refused(1, a), "replace"}, {0, refused(1, a), "replace"},
-			{0, refused(1, c), "replace"}, {0, refused(1, 4), "wait until 20m0s"}}},
+			{0, refused(1, c), "replace"}, {0, refused(1, 4), "replace"},
+			{0, obtained(2), ""}, {0, refused(2, 5), "replace"}, {0, refused(2, 6), "replace"}, {0, obtained(3), ""}, {0, refused(3, 7), "wait until 20m0s"}}},
+		{"two places that refuse it speak for its end", []step{
+			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""},
+			{0, refused(3, b), "wait until 20m0s"}, {0, refused(3, b), "wait until 20m0s"}, {0, refused(3, c), "replace"}, {0, current, "0"}}},
+		{"one that has ended is replaced anyway", []step{
+			{0, ends(1, due, day, false), ""}, {0, refused(1, b), "replace"}, {0, ends(2, due, day, false), ""}, {0, accepted(2, a), ""},
+			{day - last, refused(2, b), "replace"}, {day, refused(2, b), "replace"}}},
 		{"a place that takes it now and then is not good", []step{
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {0, accepted(1, a), ""}, {0, refused(1, a), "replace"}, {0, current, "1"}}},
 		{"a place that refused two in a row while the second is good elsewhere waits for 20 minutes", []step{
@@ -355,14 +370,14 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 			{20 * mins, obtained(4), ""}, {40 * mins, refused(4, a), "replace"}, {40 * mins, obtained(5), ""}, {40 * mins, accepted(5, b), ""}, {40 * mins, accepted(5, c), ""},
 			{40 * mins, obtained(6), ""}, {40 * mins, refused(6, b), "replace"}, {40 * mins, obtained(7), ""}, {40 * mins, refused(7, c), "wait until 1h0m0s"},
 			{40 * mins, accepted(7, c), ""}, {40 * mins, refused(7, c), "replace"}}},
-		{"the hour is that of the first of four", []step{
+		{"neither the hour of the first of four nor the 20 minutes of the last are cut", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {mins, refused(2, a), "replace"}, {mins, obtained(3), ""}, {21 * mins, refused(3, a), "replace"},
-			{21 * mins, obtained(4), ""}, {41 * mins, refused(4, a), "replace"}, {41 * mins, obtained(5), ""}, {41 * mins, refused(5, a), "wait until 1h0m0s"}}},
+			{21 * mins, obtained(4), ""}, {41 * mins, refused(4, a), "replace"}, {41 * mins, obtained(5), ""}, {41 * mins, refused(5, a), "wait until 1h1m0s"}}},
 		{"without a token an unknown one's refusal is not counted", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, current, "0"}, {0, refused(0, c), "replace"}}},
 		{"a place is not good by an earlier token, or none", []step{
 			{0, obtained(1), ""}, {0, obtained(2), ""}, {0, accepted(1, b), ""}, {0, refused(2, c), "replace"}, {0, accepted(0, a), ""}, {0, obtained(3), ""},
-			{0, refused(3, c), "replace"}, {0, obtained(4), ""}, {0, refused(4, a), "wait until 20m0s"}, {0, refused(4, b), "wait until 20m0s"}}},
+			{0, refused(3, c), "replace"}, {0, obtained(4), ""}, {0, refused(4, a), "wait until 20m0s"}}},
 		{"others leave the last of the five to those", []step{
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, accepted(1, c), ""}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""}, {0, refused(3, a), "replace"},
 			{20 * mins, obtained(4), ""}, {20 * mins, refused(4, a), "replace"}, {40 * mins, obtained(5), ""}, {40 * mins, refused(5, a), "replace"}, {40 * mins, obtained(6), ""},
@@ -377,10 +392,10 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 		}()},
 		{"another place's acceptance does not count for that", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, accepted(2, b), ""},
-			{sec, refused(2, c), "replace"}, {sec, refused(2, 4), "wait until 20m1s"}}},
+			{sec, refused(2, c), "replace"}, {sec, obtained(3), ""}, {sec, refused(3, 4), "wait until 20m1s"}}},
 		{"only the last login for a place was not in vain", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {sec, obtained(2), ""}, {sec, refused(2, a), "replace"}, {sec, obtained(3), ""}, {sec, accepted(3, a), ""},
-			{2 * sec, refused(3, b), "replace"}, {2 * sec, refused(3, c), "wait until 20m2s"}}},
+			{2 * sec, refused(3, b), "replace"}, {2 * sec, obtained(4), ""}, {2 * sec, refused(4, c), "wait until 20m2s"}}},
 		{"an earlier token's acceptance says nothing", []step{
 			{0, obtained(1), ""}, {0, obtained(2), ""}, {0, accepted(1, a), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""},
 			{0, refused(3, a), "replace"}, {0, obtained(4), ""}, {0, accepted(0, a), ""}, {0, refused(4, a), "wait until 20m0s"}}},
@@ -455,8 +470,8 @@ func TestWithoutAPlaceAgeIsTheProof(t *testing.T) {
 			{20*mins - last, refused(6, 0), "wait until 1h0m0s"}, {20 * mins, refused(6, 0), "replace"}, {20 * mins, obtained(7), ""},
 			{hour - last, refused(7, 0), "wait until 1h0m0s"}, {hour, refused(7, 0), "replace"}}},
 		{"whatever another place said", []step{
-			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, refused(1, 0), "replace"}, {0, current, "0"}, {0, obtained(2), ""}, {0, accepted(2, a), ""},
-			{0, refused(2, 0), "replace"}, {0, current, "0"}, {0, obtained(3), ""}, {0, accepted(3, a), ""}, {0, refused(3, 0), "wait until 20m0s"}, {0, current, "3"}}},
+			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, refused(1, 0), "replace"}, {0, current, "1"}, {0, obtained(2), ""}, {0, accepted(2, a), ""},
+			{0, refused(2, 0), "replace"}, {0, current, "2"}, {0, obtained(3), ""}, {0, accepted(3, a), ""}, {0, refused(3, 0), "wait until 20m0s"}, {0, current, "3"}}},
 	})
 }
 
