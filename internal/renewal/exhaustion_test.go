@@ -114,7 +114,7 @@ func (p *player) check(did answer) (broken []invariant) {
 
 func TestEverySequenceOfSevenEventsKeepsTheInvariants(t *testing.T) {
 	depth := 7
-	if testing.Short() {
+	if testing.Short() || raceEnabled { // it has one goroutine
 		depth = 5
 	}
 	for _, test := range lives {

@@ -1,0 +1,5 @@
+//go:build race
+
+package renewal
+
+const raceEnabled = true
