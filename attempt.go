@@ -82,6 +82,7 @@ type tokenReport struct {
 	none  error
 	token Token
 	from  source
+	with  *http.Request // that it was sent with
 }
 
 // note returns the attempt's notes, to write to.

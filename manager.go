@@ -33,12 +33,13 @@ import (
 // of the last at once: half of the time that this lasts, at most 30 s; after refused
 // credentials 1 s, doubled with each refusal, at most a minute; as long as the server
 // asks, at most Config.Retry.MaxRetryAfter. In the first failing login all attempts are
-// made, later one each.
+// made, in those that follow within ten minutes one each.
 //
 // A refused token is replaced at once where the API accepted this very token before. A
 // resource, by method and path, that refuses one token after the other while others are
-// accepted costs no login for 20 minutes; all that such refusals cost is five logins in any
-// hour. When nothing shows that a login helps, the next may be 20 minutes away.
+// accepted costs two logins in any hour, and all refusals of which nothing shows that a
+// login helps cost five; then the next may be 20 minutes away, or what is left of the hour.
+// (A resource that takes and refuses the same token by turns has it replaced each time.)
 //
 // Make one with [NewTokenManager]. It is safe for concurrent use. It starts no
 // goroutine but that of a login under way; Close ends it.
@@ -245,7 +246,7 @@ func (m *TokenManager) reject(rejected Token, at renewal.Place) (newer *snapshot
 	case renewal.Serve:
 		return e.current.Load(), nil, nil
 	case renewal.Wait:
-		return nil, stillRefused(v.Until.Sub(now)), nil
+		return nil, stillRefused(roundUp(v.Until.Sub(now))), nil
 	}
 	e.drop()
 	return nil, nil, nil

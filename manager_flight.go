@@ -313,7 +313,9 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 	case ended == context.Canceled: // by the end of its epoch, or everybody left before it began
 		return noToken(err), false
 	case ok && e == f.noLogin: // nothing was tried
-		f.epoch.lookAgain()
+		if f.purpose == keepFresh {
+			f.epoch.lookAgain()
+		}
 		return e, false
 	case !ok:
 		e = noToken(clean(err))

@@ -40,7 +40,9 @@ func (m *TokenManager) getToken(f *flight) (token Token, kept bool, err error) {
 	if f.purpose == replace {
 		m.counters.renewals.Add(1)
 	}
-	token, kept = m.install(f, m.newSnapshot(value))
+	s := m.newSnapshot(value)
+	s.loggedIn = true
+	token, kept = m.install(f, s)
 	return token, kept, nil
 }
 
@@ -81,7 +83,7 @@ func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) 
 		return s.token, false
 	}
 	s.id = m.known.note(value)
-	if !s.adopted { // what another process got says nothing of our logins
+	if s.loggedIn {
 		e.renewal.LoggedIn()
 	}
 	var inPlaceOf renewal.ID

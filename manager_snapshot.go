@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ type snapshot struct {
 	life                            renewal.Life
 	id                              renewal.ID
 	generation                      int  // see renewal.Machine
-	adopted                         bool // it comes from the store
+	loggedIn                        bool // it came of a login, not of a refresh or from the store
 }
 
 // fresh reports whether the token is due neither by its end nor because the clock
@@ -117,8 +118,10 @@ func (i *issuedTokens) note(value Secret) (id renewal.ID) {
 		if id = i.of(b); id == 0 {
 			i.last++
 			id = i.last
-			i.tokens = append(i.tokens[max(len(i.tokens)-maxIssued+1, 0):], issuedToken{sha256.Sum256(b), id})
+		} else {
+			i.tokens = slices.DeleteFunc(i.tokens, func(known issuedToken) bool { return known.id == id })
 		}
+		i.tokens = append(i.tokens[max(len(i.tokens)-maxIssued+1, 0):], issuedToken{sha256.Sum256(b), id})
 		return nil
 	})
 	return id

@@ -19,9 +19,7 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 		return token, nil
 	}
 	if f.noLogin != nil {
-		if f.purpose == replace {
-			_ = m.stored.deleteIf(f.ctx, key, f.rejected.Value)
-		}
+		m.unstore(f, key)
 		return Token{}, f.noLogin
 	}
 	current := f.epoch.current.Load()
@@ -39,9 +37,7 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 			return token, nil
 		}
 	}
-	if f.purpose == replace {
-		_ = m.stored.deleteIf(f.ctx, key, f.rejected.Value) // so that nobody takes it up again
-	}
+	m.unstore(f, key)
 	// A refresh ends the token of all who share it: not without telling them.
 	f.lockFailed = lock == lockFailed
 	token, kept, err := m.getToken(f)
@@ -49,6 +45,14 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 		m.saveToken(f, key, token)
 	}
 	return token, err
+}
+
+// unstore has nobody take up a refused token again, unless that is served on.
+func (m *TokenManager) unstore(f *flight, key StoreKey) {
+	s := f.epoch.current.Load()
+	if f.purpose == replace && (s == nil || !s.token.Value.Equal(f.rejected.Value)) {
+		_ = m.stored.deleteIf(f.ctx, key, f.rejected.Value)
+	}
 }
 
 // saveToken stores a new token. What ends the epoch does not end that: a Save that is
@@ -76,7 +80,6 @@ func (m *TokenManager) adopt(f *flight, key StoreKey) (Token, bool) {
 		loaded.ObtainedAt = now // by the clock of another machine it is later
 	}
 	s := m.snapshotOf(loaded)
-	s.adopted = true
 	current := f.epoch.current.Load()
 	switch {
 	case s.token.IsExpired():

@@ -287,11 +287,11 @@ func (c *call) renew(r *result) bool {
 		return false
 	}
 	if r.outcome != Rejected || !c.nextBody() {
-		r.refusal.from.renewSoon(r.refusal.token, c.req)
+		r.refusal.from.renewSoon(r.refusal.token, r.refusal.with)
 		return false
 	}
 	c.keepAnswer(r) // the login must not wait for its connection
-	token, err := r.refusal.from.renewFor(c.ctx, r.refusal.token, c.req)
+	token, err := r.refusal.from.renewFor(c.ctx, r.refusal.token, r.refusal.with)
 	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() {
 		return false
 	}

@@ -15,7 +15,7 @@ func (t *AuthTransport) inspect(req *http.Request, resp *http.Response, token To
 		t.source.accepted(token, req)
 	case !refusesToken(resp):
 	case a != nil:
-		a.note().report.Store(&tokenReport{token: token, from: t.source})
+		a.note().report.Store(&tokenReport{token: token, from: t.source, with: req})
 	default:
 		t.source.renewSoon(token, req)
 	}

@@ -101,33 +101,72 @@ func TestManyResourcesThatRefuseCostFiveLoginsAnHourTogether(t *testing.T) {
 	})
 }
 
-// Somebody else rotates the token of the account right after our login, once or twice.
+// Somebody else rotates the token of the account right after our login, several times.
 func TestRotationRightAfterALoginIsHealedByTheNextRequest(t *testing.T) {
-	for _, rotations := range []int{1, 2} {
-		t.Run(fmt.Sprint(rotations), func(t *testing.T) {
-			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-				client := w.client()
-				w.wantStatus(client.Client, "/assets", 200)
-				left := rotations
-				w.answer(ampObtain, func(rw http.ResponseWriter, r *http.Request) {
-					w.ServeHTTP(rw, r)
-					if left--; left >= 0 {
-						w.Rotate("issuer")
+	for _, refuser := range []string{"", ", beside a resource that refuses"} {
+		for _, rotations := range []int{1, 2, 3} {
+			t.Run(fmt.Sprint(rotations, refuser), func(t *testing.T) {
+				ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+					client := w.client()
+					w.wantStatus(client.Client, "/assets", 200)
+					for range 50 {
+						if refuser != "" {
+							w.answerText("GET /managers", 401, `{"detail":"Invalid token."}`)
+							w.wantStatus(client.Client, "/managers", 401)
+						}
+						w.wantStatus(client.Client, "/assets", 200)
+						time.Sleep(time.Minute)
+					}
+					left := rotations
+					w.answer(ampObtain, func(rw http.ResponseWriter, r *http.Request) {
+						w.ServeHTTP(rw, r)
+						if left--; left >= 0 {
+							w.Rotate("issuer")
+						}
+					})
+					w.Rotate("issuer")
+					failed := 0
+					for w.status(client.Client, "/assets") != 200 {
+						if failed++; failed > rotations {
+							t.Fatalf("%d requests failed after %d rotations", failed, rotations)
+						}
+					}
+					for range 10 {
+						w.wantStatus(client.Client, "/assets", 200)
 					}
 				})
-				w.Rotate("issuer")
-				failed := 0
-				for w.status(client.Client, "/assets") != 200 {
-					if failed++; failed > rotations {
-						t.Fatalf("%d requests failed after %d rotations", failed, rotations)
-					}
-				}
-				for range 10 {
-					w.wantStatus(client.Client, "/assets", 200)
-				}
 			})
-		})
+		}
 	}
+}
+
+// A resource that refuses does not keep others from a refresh ahead of time, or the token
+// from those who share the store.
+func TestResourceThatRefusesLeavesTheStoreAndTheRefreshAlone(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		client := w.client(storedIn(store), func(c *ampauth.Config) { c.Lifetime = 15 * time.Minute })
+		w.wantStatus(client.Client, "/assets", 200)
+		w.answerText("GET /managers", 401, `{"detail":"Invalid token."}`)
+		key, err := ampauth.NewStoreKey(w.url+"/api", "issuer")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 30 * 60 {
+			took := ampElapsed(func() { w.wantStatus(client.Client, "/assets", 200) })
+			if took != 0 {
+				t.Fatalf("a call waited %v", took)
+			}
+			w.wantStatus(client.Client, "/managers", 401)
+			time.Sleep(time.Second)
+			if _, err := store.Load(t.Context(), key); err != nil {
+				t.Fatalf("the stored token: %v", err)
+			}
+		}
+		if w.refreshes() < 2 {
+			t.Errorf("%d refreshes in half an hour, want one each 10 min", w.refreshes())
+		}
+	})
 }
 
 // What AMP says of an object that is not there, it says to a token that it has taken.

@@ -183,13 +183,13 @@ func (p *player) nextLimit() (next time.Time) {
 		look(m.last.Add(outageTime))
 	}
 	for _, p := range m.places {
-		if !p.good() {
+		if p.refused != 0 {
 			look(p.when.Add(vainTime))
 		}
 	}
 	for _, t := range m.vain {
-		look(t.Add(vainTime))
-		look(t.Add(vainHour))
+		look(t.when.Add(vainTime))
+		look(t.when.Add(vainHour))
 	}
 	return next
 }
@@ -289,7 +289,8 @@ func (p *player) refuse(id ID, at Place) (did answer, ok bool) {
 	if id == p.token && !p.gone {
 		o.vain = did.hadToken && p.seen[at] != wasAccepted
 		o.welcome = o.vain && p.good && p.welcome[at]
-		p.gone = !p.good || p.seen[at] == wasAccepted
+		// The word of a place that has refused what was good elsewhere is worth nothing.
+		p.gone = (!p.good || p.seen[at] == wasAccepted) && !p.m.place(at).bad
 		p.seen[at], p.welcome[at] = wasRefused, false
 	}
 	p.login(o)

@@ -65,11 +65,13 @@ const (
 
 	// Logins that a refusal asks for although nothing shows that they help: maxVain in any
 	// hour. The last of them is for places that were good before; for others the first few
-	// are at once, and the next no sooner than vainTime after the last.
-	maxVain    = 5
-	vainAtOnce = 2
-	vainTime   = 20 * time.Minute
-	vainHour   = time.Hour
+	// are at once, and the next no sooner than vainTime after the last. Places that refuse
+	// what is good elsewhere have maxElsewhere of them.
+	maxVain      = 5
+	maxElsewhere = 2
+	vainAtOnce   = 2
+	vainTime     = 20 * time.Minute
+	vainHour     = time.Hour
 	// maxPlaces bounds the places that are remembered.
 	maxPlaces = 64
 	// maxRefused bounds the list of refused tokens; a login meets one or two.
@@ -108,7 +110,7 @@ type Machine struct {
 	granted   int         // the generation for which a refusal has asked for a login
 	elsewhere Place       // that refused the current token, without a login
 	places    []place     // the oldest first
-	vain      []time.Time // logins that may help nobody, the oldest first
+	vain      []vainLogin // that may help nobody, the oldest first
 }
 
 // A place is what is known of a Place: the generations of the tokens that it accepted and
@@ -117,11 +119,15 @@ type place struct {
 	at                Place
 	accepted, refused int
 	when              time.Time // it refused last
-	vain              time.Time // the login for it that is counted as one that may help nobody
+	bad               bool      // it has refused what was good elsewhere, and accepted nothing since
 }
 
-// good reports whether the place has accepted a token since it last refused one.
-func (p place) good() bool { return p.accepted > p.refused }
+// A vainLogin is one that a refusal at a place asked for, and that may help nobody.
+type vainLogin struct {
+	when      time.Time
+	at        Place
+	elsewhere bool // the token was good elsewhere
+}
 
 // Asked says what is done for somebody who needs a token.
 func (m *Machine) Asked(now time.Time) Verdict {
@@ -174,19 +180,22 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 		return Verdict{Action: Replace}
 	}
 	p := m.place(at)
-	here := p.accepted == m.generation
+	here, elsewhere := p.accepted == m.generation, m.accepted == id
 	switch {
 	case m.granted == m.generation, !m.serves(now): // it is replaced anyway
 	case here: // it was good at this very place: somebody has ended it
 	default:
-		if until := m.vainUntil(p, now); now.Before(until) {
+		if at != 0 && elsewhere && p.refused != 0 && !p.bad {
+			p.bad = true
+			m.keep(p)
+		}
+		if until := m.vainUntil(p, elsewhere, now); now.Before(until) {
 			m.elsewhere = at
 			return Verdict{Wait, until}
 		}
-		m.vain = append(m.vain, now)
-		p.vain = now
+		m.vain = append(m.vain, vainLogin{now, at, elsewhere})
 	}
-	if here || m.accepted != id { // otherwise it may be good for others meanwhile
+	if here || !elsewhere && !p.bad { // otherwise it may be good for others
 		m.current, m.before = 0, id
 	}
 	m.granted = m.generation
@@ -197,32 +206,38 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 }
 
 // vainUntil is before when there is no other login that may help nobody, for a refusal of
-// the current token at p.
-func (m *Machine) vainUntil(p place, now time.Time) (until time.Time) {
-	not := func(before time.Time) {
-		if before.After(until) {
-			until = before
+// the current token at p, which may be good elsewhere.
+func (m *Machine) vainUntil(p place, elsewhere bool, now time.Time) (until time.Time) {
+	m.vain = slices.DeleteFunc(m.vain, func(l vainLogin) bool { return now.Sub(l.when) >= vainHour })
+	// most lets there be so many of some logins in an hour.
+	most := func(n int, of []vainLogin) {
+		if len(of) >= n {
+			until = latest(until, of[len(of)-n].when.Add(vainHour))
 		}
 	}
-	m.vain = slices.DeleteFunc(m.vain, func(t time.Time) bool { return now.Sub(t) >= vainHour })
-	n := len(m.vain)
-	// The last is for what speaks for a token that somebody has ended.
-	likely := p.good() || m.elsewhere != 0 && m.elsewhere != p.at
-	if p.at == 0 { // nobody says what is accepted there
+	most(maxVain, m.vain)
+	likely := p.accepted != 0 && !p.bad || m.elsewhere != 0 && m.elsewhere != p.at // that somebody has ended it
+	switch {
+	case p.at == 0: // nobody says what is accepted there
 		likely = now.Sub(m.life.Obtained) >= provenTime
-	} else if p.refused != 0 && !p.good() && m.accepted == m.current {
-		not(p.when.Add(vainTime)) // it refuses what is good elsewhere
+	case elsewhere && p.bad: // it refuses what others take
+		until = latest(until, p.when.Add(vainTime))
+		most(maxElsewhere, slices.DeleteFunc(slices.Clone(m.vain), func(l vainLogin) bool { return !l.elsewhere }))
 	}
-	if n >= maxVain {
-		not(m.vain[n-maxVain].Add(vainHour))
-	}
-	if n >= maxVain-1 && !likely {
-		not(m.vain[n-maxVain+1].Add(vainHour))
-	}
-	if n >= vainAtOnce && !likely {
-		not(m.vain[n-1].Add(vainTime))
+	if !likely {
+		most(maxVain-1, m.vain)
+		if n := len(m.vain); n >= vainAtOnce {
+			until = latest(until, m.vain[n-1].when.Add(vainTime))
+		}
 	}
 	return until
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Accepted takes note that the API took a token at a place.
@@ -235,9 +250,7 @@ func (m *Machine) Accepted(id ID, at Place) {
 	if p.refused == m.generation {
 		return // the place takes it now and then
 	}
-	if i := slices.IndexFunc(m.vain, p.vain.Equal); i >= 0 { // the login for it was not in vain
-		m.vain = slices.Delete(m.vain, i, i+1)
-	}
+	m.vain = slices.DeleteFunc(m.vain, func(l vainLogin) bool { return l.at == at }) // they were not
 	m.keep(place{at: at, accepted: m.generation})
 }
 
@@ -252,13 +265,18 @@ func (m *Machine) place(at Place) place {
 }
 
 // keep remembers p as the newest. Of too many places the oldest good one is forgotten, or
-// else the oldest.
+// the oldest if most of them refuse.
 func (m *Machine) keep(p place) {
 	m.places = append(slices.DeleteFunc(m.places, func(other place) bool { return other.at == p.at }), p)
-	if len(m.places) > maxPlaces {
-		i := max(slices.IndexFunc(m.places, place.good), 0)
-		m.places = slices.Delete(m.places, i, i+1)
+	if len(m.places) <= maxPlaces {
+		return
 	}
+	good := slices.DeleteFunc(slices.Clone(m.places), func(p place) bool { return p.bad || p.accepted == 0 })
+	i := 0
+	if len(good) > maxPlaces/2 {
+		i = slices.Index(m.places, good[0])
+	}
+	m.places = slices.Delete(m.places, i, i+1)
 }
 
 // noteRefused keeps a login that is under way from bringing a token back.
@@ -346,8 +364,8 @@ func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
 }
 
 // LookAgain takes note that somebody else is at work: a replacement ahead of time is looked
-// for again at a moment.
-func (m *Machine) LookAgain(at time.Time) { m.ahead = at }
+// for again at a moment, but in no pause.
+func (m *Machine) LookAgain(at time.Time) { m.ahead = latest(at, m.paused) }
 
 // NoRefresh takes note that there is no refresh endpoint.
 func (m *Machine) NoRefresh(now time.Time) { m.noRefresh = now.Add(noRefreshTime) }
@@ -367,5 +385,5 @@ func (m *Machine) Allow() {
 // of that.
 func (m *Machine) Inherit(from *Machine) {
 	m.current, m.life, m.accepted, m.generation = from.current, from.life, from.accepted, from.generation
-	m.refused, m.noRefresh = from.refused, from.noRefresh
+	m.refused, m.noRefresh, m.vain = from.refused, from.noRefresh, from.vain
 }

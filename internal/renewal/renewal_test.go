@@ -334,7 +334,7 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {sec, obtained(2), ""}, {sec, accepted(2, b), ""},
 			{sec, refused(2, a), "wait until 20m0s"}, {sec, current, "2"}, {20*mins - last, refused(2, a), "wait until 20m0s"},
 			{20 * mins, refused(2, a), "replace"}, {20 * mins, current, "2"},
-			{20 * mins, obtained(3), ""}, {20 * mins, accepted(3, b), ""}, {20 * mins, refused(3, a), "wait until 40m0s"}}},
+			{20 * mins, obtained(3), ""}, {20 * mins, accepted(3, b), ""}, {20 * mins, refused(3, a), "wait until 1h0m0s"}}},
 		{"and leaves the other places alone", []step{
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {sec, obtained(2), ""}, {sec, accepted(2, b), ""},
 			{sec, refused(2, a), "wait until 20m0s"}, {sec, asked, "serve"}, {sec, refused(2, b), "replace"}, {sec, asked, "replace"}}},
@@ -393,15 +393,17 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 		{"another place's acceptance does not count for that", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, accepted(2, b), ""},
 			{sec, refused(2, c), "replace"}, {sec, obtained(3), ""}, {sec, refused(3, 4), "wait until 20m1s"}}},
-		{"only the last login for a place was not in vain", []step{
+		{"the logins for a place were not in vain once it accepts", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {sec, obtained(2), ""}, {sec, refused(2, a), "replace"}, {sec, obtained(3), ""}, {sec, accepted(3, a), ""},
-			{2 * sec, refused(3, b), "replace"}, {2 * sec, obtained(4), ""}, {2 * sec, refused(4, c), "wait until 20m2s"}}},
+			{2 * sec, refused(3, b), "replace"}, {2 * sec, obtained(4), ""}, {2 * sec, refused(4, c), "replace"},
+			{2 * sec, obtained(5), ""}, {2 * sec, refused(5, 6), "wait until 20m2s"}}},
 		{"an earlier token's acceptance says nothing", []step{
 			{0, obtained(1), ""}, {0, obtained(2), ""}, {0, accepted(1, a), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""},
 			{0, refused(3, a), "replace"}, {0, obtained(4), ""}, {0, accepted(0, a), ""}, {0, refused(4, a), "wait until 20m0s"}}},
-		{"a place is good by an acceptance of any token", []step{
+		{"a place that accepted any token has five, and all at once", []step{
 			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""},
-			{0, refused(3, a), "replace"}, {0, obtained(4), ""}, {0, refused(4, a), "wait until 20m0s"}}},
+			{0, refused(3, a), "replace"}, {0, obtained(4), ""}, {0, refused(4, a), "replace"}, {0, obtained(5), ""}, {0, refused(5, a), "replace"},
+			{0, obtained(6), ""}, {0, refused(6, a), "replace"}, {0, obtained(7), ""}, {0, refused(7, a), "wait until 1h0m0s"}}},
 		{"Allow forgets what was in vain", slices.Concat(vain(a), []step{
 			{20 * mins, refused(4, a), "wait until 40m0s"}, {20 * mins, allow, ""}, {20 * mins, refused(4, a), "replace"}})},
 		{"Allow forgets bad places", []step{
@@ -516,8 +518,8 @@ func TestHeirGoesOnWithTheToken(t *testing.T) {
 		{"does not take its first token for the one that a place refused", []step{
 			{0, obtained(1), ""}, {0, inherit, ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, accepted(2, b), ""}, {0, refused(2, a), "wait until 20m0s"}}},
 		{"may replace it ahead of time at once", []step{{0, ends(1, 0, day, false), ""}, {0, asked, "ahead"}, {0, inherit, ""}, {0, asked, "ahead"}}},
-		{"has logins in vain of its own", []step{
+		{"remembers the logins in vain", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), ""}, {0, obtained(2), ""}, {0, refused(2, a), ""}, {0, obtained(3), ""}, {0, refused(3, a), "wait until 20m0s"},
-			{0, inherit, ""}, {0, refused(3, a), "replace"}}},
+			{0, inherit, ""}, {0, refused(3, a), "wait until 20m0s"}}},
 	})
 }
