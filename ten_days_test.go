@@ -247,7 +247,7 @@ func (d *tenDays) run() {
 	})
 	group.Go(func() {
 		for r := d.random(tenDaysCallers + 1); d.sleep(r, time.Minute, 2*time.Hour); {
-			length := 2*time.Minute + time.Duration(r.Int64N(int64(time.Hour)))
+			length := 10*time.Second + time.Duration(r.Int64N(int64([]time.Duration{time.Minute, time.Hour}[r.IntN(2)])))
 			switch r.IntN(24) {
 			case 0: // a quiet day, so that a token gets old
 				d.sleep(r, 24*time.Hour, 28*time.Hour)
@@ -292,13 +292,14 @@ func (d *tenDays) set(f func()) {
 
 // happens makes a trouble last, and returns when it has healed.
 func (d *tenDays) happens(length time.Duration, t *trouble) {
-	far := d.over.Add(24 * time.Hour)
+	far, multiplied := d.over.Add(48*time.Hour), t.outage && t.spares == nobody
 	d.set(func() {
 		t.began, t.ended, t.healed = time.Now(), far, far
 		d.happened = append(d.happened, t)
 		d.note("begins: %s", t.name)
 	})
 	t.begin()
+	d.set(d.meet)
 	if t.end != nil {
 		time.Sleep(length)
 		t.end()
@@ -307,7 +308,7 @@ func (d *tenDays) happens(length time.Duration, t *trouble) {
 	time.Sleep(t.heals)
 	d.set(func() {
 		t.healed = time.Now()
-		if n := d.loginsIn(t.began, t.ended); t.outage && t.spares == nobody && float64(n) > 3+loginsForFailed*float64(t.failed) {
+		if n := d.loginsIn(t.began, t.ended); multiplied && float64(n) > 3+loginsForFailed*float64(t.failed) {
 			d.fail("%d logins for %d calls that failed, while %s", n, t.failed, t.name)
 		}
 	})
@@ -369,17 +370,8 @@ const limiterSlack = 4
 // excuse reports whether a trouble that has been since then may have done harm to a call;
 // d.mu must be held.
 func (d *tenDays) excuse(path string, began time.Time, failed bool) (excused bool) {
-	var since []*trouble
-	refuser := false
 	for _, t := range d.happened {
-		if began.Before(t.healed) {
-			since = append(since, t)
-			refuser = refuser || t.spares == others
-		}
-	}
-	for _, t := range since {
-		// A refusal looks like the end of a good token: then an outage does harm.
-		if t.spares == nobody || t.spares == others && path == refuserPath || t.outage && refuser {
+		if began.Before(t.healed) && (t.spares == nobody || t.spares == others && path == refuserPath) {
 			excused = true
 			if failed {
 				t.failed++
@@ -387,6 +379,16 @@ func (d *tenDays) excuse(path string, began time.Time, failed bool) (excused boo
 		}
 	}
 	return excused
+}
+
+// meet takes note that a resource refuses a good token while there is no login: a refusal
+// looks like the end of the token, so nobody has one any more. d.mu must be held.
+func (d *tenDays) meet() {
+	for _, t := range d.happened {
+		if t.outage && d.refuses && time.Now().Before(t.ended) {
+			t.spares = nobody
+		}
+	}
 }
 
 // check holds what came to pass in all against what may.
