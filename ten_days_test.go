@@ -65,6 +65,7 @@ type trouble struct {
 	heals  time.Duration // after its end: then calls succeed, and wait for nothing
 	logins int           // that it costs at most in any hour
 	every  time.Duration // and one more for each of these
+	late   int           // calls after it has healed that may still fail, until one succeeds
 	outage bool          // of the login
 	begin  func()
 	end    func() // nil: it is over at once
@@ -108,7 +109,7 @@ func (d *tenDays) troubles(r *rand.Rand, length time.Duration) []trouble {
 		{name: "the token is revoked", spares: everybody, logins: 1, begin: func() { d.w.Revoke("issuer") }},
 		{name: "somebody else rotates the token", spares: everybody, logins: 1, begin: rotate},
 		{
-			name: fmt.Sprintf("%d more rotations, each right after our login", rotations), logins: rotations + 1,
+			name: fmt.Sprintf("%d more rotations, each right after our login", rotations), logins: rotations + 1, late: 1,
 			begin: func() { d.set(func() { d.rotations = rotations }); rotate() },
 			end:   func() { d.set(func() { d.rotations = 0 }) },
 		},
@@ -207,6 +208,7 @@ type tenDays struct {
 	refresh       fakeamp.Fault
 	// What came to pass.
 	happened            []*trouble
+	healed              int // so many of them have healed for all calls
 	logins              []time.Time
 	obtained, refreshed uint64 // answers with a token
 	sent                int    // requests of the client
@@ -351,10 +353,14 @@ func (d *tenDays) call(client *http.Client, method, path, id string) {
 		d.mutations[id] = good
 	}
 	excused := d.excuse(path, began, !good)
+	if !excused && good {
+		d.healed = len(d.happened)
+	}
 	// The limiter lets others pass all the time that this one waits.
 	limited := time.Duration(float64(d.sent-sent+limiterSlack) / tenDaysRate * float64(time.Second))
 	switch {
 	case excused:
+	case !good && d.late():
 	case !good:
 		d.fail("%s %s failed after %v: %s", method, path, took, end)
 	case client == d.probe && took > 0:
@@ -379,6 +385,18 @@ func (d *tenDays) excuse(path string, began time.Time, failed bool) (excused boo
 		}
 	}
 	return excused
+}
+
+// late reports whether one more call may fail after a trouble that has healed; d.mu must
+// be held.
+func (d *tenDays) late() bool {
+	for _, t := range d.happened[d.healed:] {
+		if t.late > 0 && !time.Now().Before(t.healed) {
+			t.late--
+			return true
+		}
+	}
+	return false
 }
 
 // meet takes note that a resource refuses a good token while there is no login: a refusal
