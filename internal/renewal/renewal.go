@@ -385,5 +385,5 @@ func (m *Machine) Allow() {
 // of that.
 func (m *Machine) Inherit(from *Machine) {
 	m.current, m.life, m.accepted, m.generation = from.current, from.life, from.accepted, from.generation
-	m.refused, m.noRefresh, m.vain = from.refused, from.noRefresh, from.vain
+	m.refused, m.noRefresh = from.refused, from.noRefresh
 }

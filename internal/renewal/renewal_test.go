@@ -518,8 +518,8 @@ func TestHeirGoesOnWithTheToken(t *testing.T) {
 		{"does not take its first token for the one that a place refused", []step{
 			{0, obtained(1), ""}, {0, inherit, ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, accepted(2, b), ""}, {0, refused(2, a), "wait until 20m0s"}}},
 		{"may replace it ahead of time at once", []step{{0, ends(1, 0, day, false), ""}, {0, asked, "ahead"}, {0, inherit, ""}, {0, asked, "ahead"}}},
-		{"remembers the logins in vain", []step{
+		{"has logins in vain of its own", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), ""}, {0, obtained(2), ""}, {0, refused(2, a), ""}, {0, obtained(3), ""}, {0, refused(3, a), "wait until 20m0s"},
-			{0, inherit, ""}, {0, refused(3, a), "wait until 20m0s"}}},
+			{0, inherit, ""}, {0, refused(3, a), "replace"}}},
 	})
 }
