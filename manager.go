@@ -364,8 +364,8 @@ func (m *TokenManager) Close() error {
 	dropped := last.dropped
 	last.dropped = nil
 	m.mu.Unlock()
-	for _, value := range dropped {
-		value.Destroy()
+	for _, s := range dropped {
+		s.token.Value.Destroy()
 	}
 	m.end()
 	return nil

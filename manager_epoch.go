@@ -27,7 +27,7 @@ type epoch struct {
 	flights map[flightKey]*flight // that have not landed
 	renewal renewal.Machine       // what is done about the token
 	cause   *Error                // of the pause, if there is one
-	dropped []Secret              // tokens that the API refused, for Close to wipe
+	dropped []*snapshot           // that the API refused, for Close to wipe
 }
 
 // newEpoch makes an epoch that has not begun; m.mu must be held once m is in use.
@@ -74,7 +74,15 @@ const maxDropped = 8
 func (e *epoch) drop() {
 	if s := e.current.Load(); s != nil && e.renewal.Current() == 0 {
 		e.current.Store(nil)
-		e.dropped = append(e.dropped[max(len(e.dropped)-maxDropped+1, 0):], s.token.Value)
+		e.dropped = append(e.dropped[max(len(e.dropped)-maxDropped+1, 0):], s)
+	}
+}
+
+// restore serves the token again that was dropped last, if the machine does; the manager's
+// mu must be held.
+func (e *epoch) restore() {
+	if n := len(e.dropped); n > 0 && e.current.Load() == nil && e.renewal.Current() == e.dropped[n-1].id {
+		e.current.Store(e.dropped[n-1])
 	}
 }
 
@@ -110,6 +118,7 @@ func (e *epoch) failed(err *Error, asked time.Duration) {
 	}
 	e.renewal.Failed(why, asked, time.Now())
 	e.cause = err
+	e.restore()
 }
 
 // lookAgainTime is when a token that ends soon is looked at again after somebody else was

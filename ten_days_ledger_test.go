@@ -93,16 +93,6 @@ func (d *tenDays) late() bool {
 	return false
 }
 
-// meet takes note that a resource refuses a good token while there is no login: a refusal
-// looks like the end of the token, so nobody has one any more. d.mu must be held.
-func (d *tenDays) meet() {
-	for _, t := range d.happened {
-		if t.outage && d.refuses && d.now() < t.ended {
-			t.spares = nobody
-		}
-	}
-}
-
 // check holds what came to pass in all against what may.
 func (d *tenDays) check() {
 	d.mu.Lock()

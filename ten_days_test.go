@@ -300,7 +300,6 @@ func (d *tenDays) happens(length time.Duration, t *trouble) {
 		d.note("begins: %s", t.name)
 	})
 	t.begin()
-	d.set(d.meet)
 	if t.end != nil {
 		time.Sleep(length)
 		t.end()

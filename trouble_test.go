@@ -220,6 +220,22 @@ func TestOutageOfTheLoginIsNotMultiplied(t *testing.T) {
 	}
 }
 
+// A resource that begins to refuse while no login can be made takes the token from nobody.
+func TestResourceThatRefusesInAnOutageLeavesTheOthersAlone(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		client := w.client()
+		w.wantStatus(client.Client, "/assets", 200)
+		w.wantStatus(client.Client, "/managers", 200)
+		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 503, Times: -1})
+		w.answerText("GET /managers", 401, `{"detail":"Invalid token."}`)
+		for range 60 {
+			w.status(client.Client, "/managers")
+			w.wantStatus(client.Client, "/assets", 200)
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
 // A short outage costs no longer pause than half of it.
 func TestPauseIsHalfOfTheOutage(t *testing.T) {
 	for _, outage := range []time.Duration{4 * time.Second, 10 * time.Second, 40 * time.Second, time.Hour} {

@@ -59,6 +59,7 @@ type player struct {
 	failed     bool          // the last login has failed,
 	failedAt   time.Time     // then
 	denied     bool          // and the credentials were refused
+	spare      bool          // the token was refused by one place, and others took it
 	toldAhead  time.Time     // to replace it, and that login has not ended
 	forRefusal []login       // that refusals asked for; never changed in place
 	bound      time.Duration // of the pause
@@ -249,6 +250,9 @@ func (p *player) bring(id ID) {
 
 func (p *player) fail(why Failure, asked time.Duration) {
 	p.m.Failed(why, asked, p.now)
+	if why == Unavailable && p.m.Current() == p.token && p.spare {
+		p.gone, p.spare = false, false // others took it
+	}
 	p.failed, p.failedAt, p.denied = true, p.now, p.denied || why == RefusedCredentials
 	p.bound = map[Failure]time.Duration{Unavailable: 30 * time.Second, RefusedCredentials: time.Minute, RefusedByProxy: time.Minute}[why]
 	p.bound = max(p.bound, min(asked, p.m.MaxAsked))
@@ -289,6 +293,8 @@ func (p *player) refuse(id ID, at Place) (did answer, ok bool) {
 	if id == p.token && !p.gone {
 		o.vain = did.hadToken && p.seen[at] != wasAccepted
 		o.welcome = o.vain && p.good && p.welcome[at]
+		p.spare = !slices.Contains(p.seen[:], wasRefused)
+		p.spare = p.spare && slices.ContainsFunc([]Place{a, b, c}, func(other Place) bool { return other != at && p.seen[other] == wasAccepted })
 		// The word of a place that has refused what was good elsewhere is worth nothing.
 		p.gone = (!p.good || p.seen[at] == wasAccepted) && !p.m.place(at).bad
 		p.seen[at], p.welcome[at] = wasRefused, false

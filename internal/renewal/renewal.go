@@ -93,7 +93,8 @@ type Machine struct {
 	MaxAsked time.Duration
 
 	current    ID
-	before     ID // that was served before it was refused
+	before     ID   // that was served before it was refused
+	spare      bool // it may still be good elsewhere
 	life       Life
 	accepted   ID   // the token that the API accepted last
 	generation int  // how many tokens came
@@ -180,7 +181,7 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 		return Verdict{Action: Replace}
 	}
 	p := m.place(at)
-	here, elsewhere := p.accepted == m.generation, m.accepted == id
+	here, elsewhere := p.accepted == m.generation && p.refused != m.generation, m.accepted == id
 	switch {
 	case m.granted == m.generation, !m.serves(now): // it is replaced anyway
 	case here: // it was good at this very place: somebody has ended it
@@ -197,6 +198,9 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 	}
 	if here || !elsewhere && !p.bad { // otherwise it may be good for others
 		m.current, m.before = 0, id
+		m.spare = m.granted != m.generation && slices.ContainsFunc(m.places, func(other place) bool {
+			return other.at != at && other.accepted == m.generation && other.refused != m.generation
+		})
 	}
 	m.granted = m.generation
 	p.refused, p.when = m.generation, now
@@ -332,6 +336,9 @@ func (m *Machine) LoggedIn() {
 // Failed takes note of a login that brought nothing. asked is how long the server wants
 // to be left alone; 0 if it does not say.
 //
+// A token that one place has refused, which took it before, and no other so far, is served
+// again if there is no login to be made: until a second place refuses it.
+//
 // While logins fail, the pause between two grows with the time that this lasts: it is half
 // of that, and at most half a minute.
 func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
@@ -348,6 +355,9 @@ func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
 	n := m.refusals
 	switch why {
 	case Unavailable:
+		if m.current == 0 && m.spare {
+			m.current, m.spare = m.before, false
+		}
 		pause = max(pause, min(now.Sub(m.began)/2, maxOutagePause))
 	case RefusedByProxy: // nobody's word on the credentials, unless it comes again
 		n--

@@ -322,6 +322,15 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {0, refused(1, a), "replace"}, {0, refused(1, a), "replace"},
 			{0, refused(1, c), "replace"}, {0, refused(1, 4), "replace"},
 			{0, obtained(2), ""}, {0, refused(2, 5), "replace"}, {0, refused(2, 6), "replace"}, {0, obtained(3), ""}, {0, refused(3, 7), "wait until 20m0s"}}},
+		{"if then no login can be made, it is served to the other places again", []step{
+			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {0, current, "0"},
+			{sec, failed(Unavailable), ""}, {sec, current, "1"}, {sec, asked, "serve"}, {sec, refused(1, b), "replace"}, {sec, current, "0"},
+			{2 * sec, failed(Unavailable), ""}, {2 * sec, current, "0"}}},
+		{"but not if only this place took it", []step{
+			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, refused(1, a), "replace"}, {sec, failed(Unavailable), ""}, {sec, current, "0"}}},
+		{"and not if the credentials are refused", []step{
+			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"},
+			{sec, failed(RefusedCredentials), ""}, {sec, current, "0"}}},
 		{"two places that refuse it speak for its end", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {0, obtained(3), ""},
 			{0, refused(3, b), "wait until 20m0s"}, {0, refused(3, b), "wait until 20m0s"}, {0, refused(3, c), "replace"}, {0, current, "0"}}},
