@@ -250,7 +250,7 @@ func (p *player) bring(id ID) {
 
 func (p *player) fail(why Failure, asked time.Duration) {
 	p.m.Failed(why, asked, p.now)
-	if why == Unavailable && p.m.Current() == p.token && p.spare {
+	if why != RefusedCredentials && p.m.Current() == p.token && p.spare {
 		p.gone, p.spare = false, false // others took it
 	}
 	p.failed, p.failedAt, p.denied = true, p.now, p.denied || why == RefusedCredentials

@@ -352,12 +352,12 @@ func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
 	}
 	m.failures++
 	m.last = now
+	if why != RefusedCredentials && m.current == 0 && m.spare {
+		m.current, m.spare = m.before, false
+	}
 	n := m.refusals
 	switch why {
 	case Unavailable:
-		if m.current == 0 && m.spare {
-			m.current, m.spare = m.before, false
-		}
 		pause = max(pause, min(now.Sub(m.began)/2, maxOutagePause))
 	case RefusedByProxy: // nobody's word on the credentials, unless it comes again
 		n--
