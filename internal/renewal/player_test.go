@@ -297,6 +297,9 @@ func (p *player) refuse(id ID, at Place) (did answer, ok bool) {
 		p.spare = p.spare && slices.ContainsFunc([]Place{a, b, c}, func(other Place) bool { return other != at && p.seen[other] == wasAccepted })
 		// The word of a place that has refused what was good elsewhere is worth nothing.
 		p.gone = (!p.good || p.seen[at] == wasAccepted) && !p.m.place(at).bad
+		if p.gone && p.spare && p.failed && p.now.Sub(p.failedAt) < outageTime {
+			p.gone = false // no login can be made, and others took it
+		}
 		p.seen[at], p.welcome[at] = wasRefused, false
 	}
 	p.login(o)

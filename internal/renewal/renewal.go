@@ -197,10 +197,12 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 		m.vain = append(m.vain, vainLogin{now, at, elsewhere})
 	}
 	if here || !elsewhere && !p.bad { // otherwise it may be good for others
-		m.current, m.before = 0, id
 		m.spare = m.granted != m.generation && slices.ContainsFunc(m.places, func(other place) bool {
 			return other.at != at && other.accepted == m.generation && other.refused != m.generation
 		})
+		if !m.spare || !m.failing(now) {
+			m.current, m.before = 0, id
+		}
 	}
 	m.granted = m.generation
 	p.refused, p.when = m.generation, now
@@ -337,7 +339,7 @@ func (m *Machine) LoggedIn() {
 // to be left alone; 0 if it does not say.
 //
 // A token that one place has refused, which took it before, and no other so far, is served
-// again if there is no login to be made: until a second place refuses it.
+// while no login can be made: until a second place refuses it.
 //
 // While logins fail, the pause between two grows with the time that this lasts: it is half
 // of that, and at most half a minute.

@@ -326,6 +326,10 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {0, current, "0"},
 			{sec, failed(Unavailable), ""}, {sec, current, "1"}, {sec, asked, "serve"}, {sec, refused(1, b), "replace"}, {sec, current, "0"},
 			{2 * sec, failed(Unavailable), ""}, {2 * sec, current, "0"}}},
+		{"and stays if logins fail already", []step{
+			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, accepted(1, b), ""}, {0, failed(Unavailable), ""},
+			{10*mins - last, refused(1, a), "replace"}, {10*mins - last, current, "1"}, {10*mins - last, refused(1, a), "replace"}, {10*mins - last, current, "1"},
+			{10*mins - last, refused(1, b), "replace"}, {10*mins - last, current, "0"}}},
 		{"but not if only this place took it", []step{
 			{0, obtained(1), ""}, {0, accepted(1, a), ""}, {0, refused(1, a), "replace"}, {sec, failed(Unavailable), ""}, {sec, current, "0"}}},
 		{"and not if the credentials are refused", []step{
