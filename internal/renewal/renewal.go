@@ -228,7 +228,7 @@ func (m *Machine) vainUntil(p place, elsewhere bool, now time.Time) (until time.
 		likely = now.Sub(m.life.Obtained) >= provenTime
 	case elsewhere && p.bad: // it refuses what others take
 		until = latest(until, p.when.Add(vainTime))
-		most(maxElsewhere, slices.DeleteFunc(slices.Clone(m.vain), func(l vainLogin) bool { return !l.elsewhere }))
+		most(maxElsewhere, slices.DeleteFunc(slices.Clone(m.vain), func(l vainLogin) bool { return !l.elsewhere && l.at != p.at }))
 	}
 	if !likely {
 		most(maxVain-1, m.vain)
