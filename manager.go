@@ -33,7 +33,7 @@ import (
 // of the last at once: half of the time that this lasts, at most 30 s; after refused
 // credentials 1 s, doubled with each refusal, at most a minute; as long as the server
 // asks, at most Config.Retry.MaxRetryAfter. In the first failing login all attempts are
-// made, in those that follow within ten minutes one each.
+// made, in those that follow one each, until one succeeds.
 //
 // A refused token is replaced at once where the API accepted this very token before. A
 // resource, by method and path, that refuses one token after the other while others are

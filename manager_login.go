@@ -92,7 +92,7 @@ func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 func (m *TokenManager) loginAttempts(f *flight) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return f.epoch.renewal.Attempts(m.account.retry.MaxAttempts, time.Now())
+	return f.epoch.renewal.Attempts(m.account.retry.MaxAttempts)
 }
 
 // attempts is the configuration for at most n attempts, each of which has its

@@ -296,9 +296,9 @@ func (m *Machine) noteRefused(id ID) {
 // Began takes note of a login that begins: what was refused before, it may bring.
 func (m *Machine) Began() { m.refused = nil }
 
-// Attempts is how many attempts a login has, of n: a login that fails all the time has one.
-func (m *Machine) Attempts(n int, now time.Time) int {
-	if m.failing(now) {
+// Attempts is how many attempts a login has, of n: after one that failed it is one.
+func (m *Machine) Attempts(n int) int {
+	if m.failures > 0 {
 		return 1
 	}
 	return n
