@@ -137,7 +137,7 @@ func stubAnswer(status int, header ...string) stubStep {
 	}
 }
 
-// stubRefuse fails before a connection is had, without a look at the body.
+// stubRefuse fails before there is a connection, without a look at the body.
 func stubRefuse() stubStep { return stubUnconnected(errStubDial) }
 
 // stubUnconnected fails with err in place of a connection, and tells so.

@@ -422,7 +422,7 @@ func effectsOf(log []hostile.Entry) (n int) {
 
 var tokenShape = regexp.MustCompile(`[0-9a-f]{40}`)
 
-// tells returns what of text nobody may read: a token, the password, the query, or
+// tells returns which parts of text nobody may read: a token, the password, the query, or
 // what a body says.
 func tells(text string) string {
 	found := leaks(text)

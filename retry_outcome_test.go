@@ -150,7 +150,7 @@ func TestOutcomeAndOperationDecideWhatIsSentAgain(t *testing.T) {
 	}
 }
 
-// A timeout before any connection is had proves that nothing was sent.
+// A timeout before there is a connection proves that nothing was sent.
 func TestMutationThatTimesOutWhileDialingIsSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := func(req *http.Request) (*http.Response, error) {

@@ -165,7 +165,7 @@ func TestCallerWhoLeavesIsNoFaultOfTheStore(t *testing.T) {
 		}
 		w.token(m)
 		w.wantSent(1, 0)
-		if strings.Contains(records.String(), "of no use") {
+		if strings.Contains(records.String(), "does not work") {
 			t.Errorf("the store is blamed:\n%s", records.String())
 		}
 	})

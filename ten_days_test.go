@@ -174,14 +174,12 @@ func (d *tenDays) lasting(r *rand.Rand) []trouble {
 //
 //	go test -run TestTenDays -seed 17 .
 func TestTenDays(t *testing.T) {
+	t.Parallel()
 	days := 10
 	if testing.Short() || raceEnabled {
 		days = 1
 	}
-	seed := *stormSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
+	seed := max(*stormSeed, 1) // other days are those of another -seed
 	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 		d := &tenDays{w: w, seed: seed, began: time.Now(), over: time.Duration(days) * 24 * time.Hour, mutations: make(map[string]bool)}
 		d.run()

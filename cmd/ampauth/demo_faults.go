@@ -178,7 +178,7 @@ func (d *director) burst() []fakeamp.Fault {
 //
 // That count is the verdict's "logins per revocation", and it is the fake's, of
 // login requests that arrived. It belongs to this revocation alone: the token
-// was young, so it neither expires nor is refreshed meanwhile; no fault is under
+// was young, so it does not expire and is not refreshed meanwhile; no fault is under
 // way that could make a login fail; and before the next thing happens each
 // worker has ended a call that began after the revocation, so all who met the
 // dead token have been through their renewal.

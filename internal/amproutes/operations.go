@@ -40,7 +40,7 @@ func Operations() []Operation { return slices.Clone(operations) }
 // first.
 //
 // Source: a reconstruction of the official Swagger 2.0 document, which is not
-// to be had as a file. Methods and paths are those of its ancestor (Liquid
+// public as a file. Methods and paths are those of its ancestor (Liquid
 // Securities 1.0.2, as published by tokensoft/LiquidSecurityClient), brought
 // forward by the changelog that the API itself serves, and of what public
 // clients call. Which of them bear a repeat is read out of the same sources;

@@ -40,7 +40,7 @@ func isText(text string) func(error) bool {
 func isEnd(err error) bool { return isReset(err) || isEOF(err) }
 
 // What net/http makes of each action. Requests cannot be repeated by it, since
-// their bodies cannot be had again.
+// their bodies cannot be made again.
 func TestHTTP2Actions(t *testing.T) {
 	tests := []struct {
 		name     string

@@ -137,7 +137,7 @@ const (
 	// ReadSlowly is ReadAfter at 4 KiB every 10 ms.
 	ReadSlowly
 	// ReadNever is ReadAfter, but all but the first bytes is left unread. Over
-	// HTTP/1 the connection stays open and of no use until the server closes,
+	// HTTP/1 the connection stays open, unused, until the server closes,
 	// and where the action closes it, the system makes a reset of that.
 	ReadNever
 )
