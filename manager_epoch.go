@@ -78,14 +78,6 @@ func (e *epoch) drop() {
 	}
 }
 
-// restore serves the token again that was dropped last, if the machine does; the manager's
-// mu must be held.
-func (e *epoch) restore() {
-	if n := len(e.dropped); n > 0 && e.current.Load() == nil && e.renewal.Current() == e.dropped[n-1].id {
-		e.current.Store(e.dropped[n-1])
-	}
-}
-
 // slot is where it is noted that s was accepted at a place, and what is noted.
 func (e *epoch) slot(s *snapshot, at renewal.Place) (slot *atomic.Uint64, note uint64) {
 	return &e.seen[at%renewal.Place(len(e.seen))], uint64(at) ^ uint64(s.generation)<<32
@@ -118,7 +110,6 @@ func (e *epoch) failed(err *Error, asked time.Duration) {
 	}
 	e.renewal.Failed(why, asked, time.Now())
 	e.cause = err
-	e.restore()
 }
 
 // lookAgainTime is when a token that ends soon is looked at again after somebody else was

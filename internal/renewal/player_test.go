@@ -250,9 +250,6 @@ func (p *player) bring(id ID) {
 
 func (p *player) fail(why Failure, asked time.Duration) {
 	p.m.Failed(why, asked, p.now)
-	if why != RefusedCredentials && p.m.Current() == p.token && p.spare {
-		p.gone, p.spare = false, false // others took it
-	}
 	p.failed, p.failedAt, p.denied = true, p.now, p.denied || why == RefusedCredentials
 	p.bound = map[Failure]time.Duration{Unavailable: 30 * time.Second, RefusedCredentials: time.Minute, RefusedByProxy: time.Minute}[why]
 	p.bound = max(p.bound, min(asked, p.m.MaxAsked))
@@ -297,9 +294,7 @@ func (p *player) refuse(id ID, at Place) (did answer, ok bool) {
 		p.spare = p.spare && slices.ContainsFunc([]Place{a, b, c}, func(other Place) bool { return other != at && p.seen[other] == wasAccepted })
 		// The word of a place that has refused what was good elsewhere is worth nothing.
 		p.gone = (!p.good || p.seen[at] == wasAccepted) && !p.m.place(at).bad
-		if p.gone && p.spare && p.failed && p.now.Sub(p.failedAt) < outageTime {
-			p.gone = false // no login can be made, and others took it
-		}
+		p.gone = p.gone && !p.spare // others took it
 		p.seen[at], p.welcome[at] = wasRefused, false
 	}
 	p.login(o)

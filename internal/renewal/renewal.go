@@ -93,8 +93,7 @@ type Machine struct {
 	MaxAsked time.Duration
 
 	current    ID
-	before     ID   // that was served before it was refused
-	spare      bool // it may still be good elsewhere
+	before     ID // that was served before it was refused
 	life       Life
 	accepted   ID   // the token that the API accepted last
 	generation int  // how many tokens came
@@ -196,13 +195,12 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 		}
 		m.vain = append(m.vain, vainLogin{now, at, elsewhere})
 	}
-	if here || !elsewhere && !p.bad { // otherwise it may be good for others
-		m.spare = m.granted != m.generation && slices.ContainsFunc(m.places, func(other place) bool {
-			return other.at != at && other.accepted == m.generation && other.refused != m.generation
-		})
-		if !m.spare || !m.failing(now) {
-			m.current, m.before = 0, id
-		}
+	// One that others took as well may be good for them, until a second place refuses it.
+	others := m.granted != m.generation && slices.ContainsFunc(m.places, func(other place) bool {
+		return other.at != at && other.accepted == m.generation
+	})
+	if here && !others || !elsewhere && !p.bad {
+		m.current, m.before = 0, id
 	}
 	m.granted = m.generation
 	p.refused, p.when = m.generation, now
@@ -338,9 +336,6 @@ func (m *Machine) LoggedIn() {
 // Failed takes note of a login that brought nothing. asked is how long the server wants
 // to be left alone; 0 if it does not say.
 //
-// A token that one place has refused, which took it before, and no other so far, is served
-// while no login can be made: until a second place refuses it.
-//
 // While logins fail, the pause between two grows with the time that this lasts: it is half
 // of that, and at most half a minute.
 func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
@@ -354,9 +349,6 @@ func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
 	}
 	m.failures++
 	m.last = now
-	if why != RefusedCredentials && m.current == 0 && m.spare {
-		m.current, m.spare = m.before, false
-	}
 	n := m.refusals
 	switch why {
 	case Unavailable:
