@@ -234,10 +234,10 @@ func (p *player) bring(id ID) {
 	p.newest = max(p.newest, id)
 	p.m.LoggedIn()
 	p.failed, p.denied = false, false
-	life := p.life(p.now)
+	life, none := p.life(p.now), p.m.Current() == 0
 	kept := p.m.Obtained(id, life, p.flight.rejected)
 	if kept {
-		if id != p.token || id == p.flight.rejected {
+		if none || id != p.token || id == p.flight.rejected {
 			p.seen, p.good = [4]sighting{}, false
 		}
 		p.token, p.tokenLife, p.gone = id, life, false
@@ -269,7 +269,7 @@ func (p *player) accept(at Place) (ok bool) {
 	}
 	// A login whose token is accepted by the place that asked for it was not fruitless.
 	p.forRefusal = slices.DeleteFunc(slices.Clone(p.forRefusal), func(l login) bool {
-		return l.at == at && l.successor == p.token && p.seen[at] == wasAccepted
+		return l.at == at && p.seen[at] == wasAccepted // in the end they helped
 	})
 	return true
 }

@@ -6,6 +6,7 @@
 package renewal
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -108,7 +109,7 @@ type Machine struct {
 	began, last time.Time // the first of these failures, and the last
 
 	granted   int         // the generation for which a refusal has asked for a login
-	elsewhere Place       // that refused the current token, without a login
+	elsewhere Place       // the first that refused the current token, without a login
 	places    []place     // the oldest first
 	vain      []vainLogin // that may help nobody, the oldest first
 }
@@ -190,7 +191,7 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 			m.keep(p)
 		}
 		if until := m.vainUntil(p, elsewhere, now); now.Before(until) {
-			m.elsewhere = at
+			m.elsewhere = cmp.Or(m.elsewhere, at)
 			return Verdict{Wait, until}
 		}
 		m.vain = append(m.vain, vainLogin{now, at, elsewhere})
