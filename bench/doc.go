@@ -13,7 +13,7 @@
 //
 // Mutations that meet a server which closes idle connections need Linux and root, for a
 // network device that makes the round trip; those through HAProxy need that program.
-// Both are left out where they cannot be had, and the report says so.
+// Both are left out where there are none, and the report says so.
 //
 // How each contestant is put together is in peers.go and ampauth.go.
 package bench

@@ -13,7 +13,7 @@ type pace struct {
 	login     time.Duration // how long one takes
 	lifetime  time.Duration // of a token; the second half of it is for replacing it
 	before    time.Duration // that half, from which on requests are counted
-	until     time.Duration // the requests end, after the first token was had
+	until     time.Duration // the requests end, after the first token came
 	shown     time.Duration // what one point of the plot stands for
 }
 
