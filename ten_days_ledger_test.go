@@ -201,12 +201,19 @@ func (d *tenDays) serveObtain(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 		d.obtained++
-		if d.rotations > 0 {
+		if d.rotations > 0 && (d.rotated < rotationsBesideRefuser || !d.refused()) {
 			d.rotations--
+			d.rotated++
 			d.w.Rotate("issuer")
 			d.note("somebody else rotates the token")
 		}
 	})
+}
+
+// refused reports whether a resource has refused whatever token within the last hour; d.mu
+// must be held.
+func (d *tenDays) refused() bool {
+	return slices.ContainsFunc(d.happened, func(t *trouble) bool { return t.spares == others && d.now() < t.ended+time.Hour })
 }
 
 func (d *tenDays) serveRefresh(rw http.ResponseWriter, r *http.Request) {

@@ -44,6 +44,8 @@ const (
 	// loginsOfOutage are three attempts, those after pauses that grow from a second to the
 	// longest, by half or more, and the one that heals. Then there is one for each pause.
 	loginsOfOutage = 3 + 10 + 1
+	// rotationsBesideRefuser are healed by a login each, although loginsByRefusers are counted.
+	rotationsBesideRefuser = 2
 	// An outage is not multiplied: so many logins for each call that fails.
 	loginsForFailed = 1.2
 )
@@ -107,7 +109,7 @@ func (d *tenDays) troubles(r *rand.Rand, length time.Duration) []trouble {
 		{name: "somebody else rotates the token", spares: everybody, logins: 1, begin: rotate},
 		{
 			name: fmt.Sprintf("%d more rotations, each right after our login", rotations), logins: rotations + 1, late: 1,
-			begin: func() { d.set(func() { d.rotations = rotations }); rotate() },
+			begin: func() { d.set(func() { d.rotations, d.rotated = rotations, 0 }); rotate() },
 			end:   func() { d.set(func() { d.rotations = 0 }) },
 		},
 		{
@@ -198,6 +200,7 @@ type tenDays struct {
 	mu sync.Mutex // guards all below
 	// What the server does.
 	rotations     int // after the next logins
+	rotated       int // of them, so far
 	anew, refuses bool
 	retryAfter    http.Header // while every second request is throttled
 	refresh       fakeamp.Fault
