@@ -349,11 +349,20 @@ func (a *attempt) tokenless() error {
 	return nil
 }
 
-func (a *attempt) expire() { a.cancel(attemptTimeout{of: a}) }
+func (a *attempt) expire() { a.cancel(a.timeout()) }
+
+// timeout is the end of the attempt by its clock.
+func (a *attempt) timeout() attemptTimeout {
+	setting := "Retry.Timeout"
+	if a.mutates && !a.is(stateLogin) {
+		setting = "Retry.MutationTimeout"
+	}
+	return attemptTimeout{limit: a.limit, setting: setting, of: a}
+}
 
 // timedOut reports whether the attempt's own clock ended it.
 func (a *attempt) timedOut() bool {
-	return a.cancel != nil && context.Cause(a.Context) == error(attemptTimeout{of: a})
+	return a.cancel != nil && context.Cause(a.Context) == error(a.timeout())
 }
 
 // stopClock is for while a token is waited for; startClock begins the attempt's time anew.

@@ -107,7 +107,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 			e.repeat = always // nobody left or closed it
 		}
 		if a.timedOut() {
-			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, attemptTimeout{}
+			e.Kind, e.Limit, e.Err = ErrTimeout, a.limit, a.timeout().ofNobody()
 		} else if !a.is(stateReleased) {
 			e.addEnd(a.Context)
 		}

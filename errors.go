@@ -3,7 +3,9 @@ package ampauth
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -88,7 +90,9 @@ type Error struct {
 	Limit      time.Duration // the timeout that ran out, 0 if none did
 	Err        error         // cause, may be nil
 
-	repeat repeat
+	repeat   repeat
+	where    string // the login or refresh that failed: POST /user/obtain_token at amp.example
+	withheld bool   // the request that the token was for was not sent
 }
 
 // A repeat is what Retry may do about an error, where the fields do not tell.
@@ -102,60 +106,57 @@ const (
 
 // Error implements error.
 func (e *Error) Error() string {
-	if advice := e.advice(); advice != "" {
-		return prefix + e.text() + "; " + advice
-	}
-	return prefix + e.text()
+	return strings.Join(slices.Concat([]string{prefix + e.text(false)}, e.advice()), "; ")
 }
 
 const prefix = "ampauth: "
 
-// text is the message without the prefix, so that a chain carries it once.
-func (e *Error) text() string {
-	var b strings.Builder
-	kind := "failure"
-	if e.Kind != nil {
-		kind = strings.TrimPrefix(e.Kind.Error(), prefix)
+// text is the message without the prefix, so that a chain carries it once. What another
+// error says already is left out where it is the cause of that.
+func (e *Error) text(isCause bool) string {
+	var parts []string
+	say := func(format string, args ...any) {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf(format, args...)))
 	}
-	b.WriteString(kind)
-	if e.Limit > 0 && e.Kind == ErrTimeout {
-		fmt.Fprintf(&b, " after %v", e.Limit)
+	if !isCause || e.Kind != ErrRequestFailed || e.Attempts > 0 || e.StatusCode == 0 && e.Err == nil {
+		say("%s", e.heading())
 	}
-	if e.Attempts == 1 {
-		b.WriteString(" after 1 attempt")
-	} else if e.Attempts > 1 {
-		fmt.Fprintf(&b, " after %d attempts", e.Attempts)
+	if e.where != "" {
+		say("%s", e.where)
 	}
-	if e.RetryAfter > 0 {
-		fmt.Fprintf(&b, ": retry after %v", e.RetryAfter.Round(time.Millisecond))
+	inner, ok := errors.AsType[*Error](e.Err)
+	if e.RetryAfter > 0 && (!ok || inner.RetryAfter != e.RetryAfter) {
+		say("retry after %v", e.RetryAfter.Round(time.Millisecond))
 	}
-	// A nested error of ours with the same status says it in its own words.
-	if inner, ok := e.Err.(*Error); e.StatusCode != 0 && (!ok || inner.StatusCode != e.StatusCode) {
-		b.WriteString(strings.TrimSpace(fmt.Sprintf(": HTTP %d %s", e.StatusCode, http.StatusText(e.StatusCode))))
+	if e.StatusCode != 0 && (!ok || inner.StatusCode != e.StatusCode) {
+		say("HTTP %d %s", e.StatusCode, http.StatusText(e.StatusCode))
 	}
-	if e.Err != nil {
-		b.WriteString(": ")
+	switch e.Err {
+	case nil:
+	case io.EOF, io.ErrUnexpectedEOF:
+		say("the connection was closed before the end of the answer (%v)", e.Err)
+	default:
 		// Ours may stand within somebody else's words, which then have the prefix.
-		b.WriteString(strings.ReplaceAll(causeText(e.Err), prefix, ""))
+		say("%s", strings.ReplaceAll(causeText(e.Err), prefix, ""))
 	}
-	return b.String()
+	return strings.Join(parts, ": ")
 }
 
-// advice is what the outcome of a request means for whoever made it.
-func (e *Error) advice() string {
-	switch {
-	case e.Kind == ErrAmbiguous:
-		return "it may have been performed: find out by reading before you send it again"
-	case e.Op != "request":
-		return ""
-	case e.Outcome == NotSent:
-		return "it was not sent"
-	case e.Outcome == Unprocessed, e.Outcome == Rejected:
-		return "it was not performed"
-	case e.repeat == never && e.Outcome == Answered && e.StatusCode/100 != 3:
-		return "it was answered, and only the rest of the answer is missing: do not send it again"
+// heading is the kind, and how often it was tried.
+func (e *Error) heading() string {
+	heading := "failure"
+	if e.Kind != nil {
+		heading = strings.TrimPrefix(e.Kind.Error(), prefix)
 	}
-	return ""
+	if _, told := errors.AsType[ownClock](e.Err); e.Limit > 0 && e.Kind == ErrTimeout && !told {
+		heading += fmt.Sprintf(" after %v", e.Limit)
+	}
+	if e.Attempts == 1 {
+		heading += " after 1 attempt"
+	} else if e.Attempts > 1 {
+		heading += fmt.Sprintf(" after %d attempts", e.Attempts)
+	}
+	return heading
 }
 
 // Unwrap returns the cause.

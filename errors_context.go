@@ -3,6 +3,7 @@ package ampauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"time"
 )
@@ -10,19 +11,37 @@ import (
 // A deadlineError is a net.Error that Is context.DeadlineExceeded, as that itself is.
 type deadlineError struct{}
 
+// An ownClock is the error of a clock that this package has started, and says which.
+type ownClock interface {
+	error
+	ownClock()
+}
+
 func (deadlineError) Timeout() bool        { return true }
 func (deadlineError) Temporary() bool      { return true }
 func (deadlineError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // attemptTimeout is the cause of an attempt's context when its own clock ran
 // out, which is not the caller's deadline. As a cause it carries whose clock it was;
-// in an error it carries nothing.
+// in an error it does not.
 type attemptTimeout struct {
 	deadlineError
-	of any
+	limit   time.Duration
+	setting string // that the limit is from
+	of      any
 }
 
-func (attemptTimeout) Error() string { return "no answer in time" }
+func (e attemptTimeout) Error() string {
+	return fmt.Sprintf("no complete answer within %v (%s)", e.limit, e.setting)
+}
+
+func (attemptTimeout) ownClock() {}
+
+// ofNobody is the timeout as an error.
+func (e attemptTimeout) ofNobody() attemptTimeout {
+	e.of = nil
+	return e
+}
 
 // clientTimeout is the cause of a call's context when the Timeout of an http.Client
 // ran out. The limit is 0 where it is not known.
@@ -35,13 +54,20 @@ func (e clientTimeout) Error() string {
 	if e.limit == 0 {
 		return "the http.Client's Timeout, or the context's deadline, is about to run out"
 	}
-	return "the http.Client's Timeout ran out"
+	return fmt.Sprintf("the http.Client's Timeout of %v ran out", e.limit)
 }
 
-// tooLongAWait is why a call ends although its context is alive: a wait would outlast it.
-type tooLongAWait struct{ deadlineError }
+func (clientTimeout) ownClock() {}
 
-func (tooLongAWait) Error() string { return "the wait would end after the deadline" }
+// tooLongAWait is why a call ends although its context is alive: a wait would outlast it.
+type tooLongAWait struct {
+	deadlineError
+	wait string // for what
+}
+
+func (e tooLongAWait) Error() string { return e.wait + " would end after the deadline" }
+
+func (tooLongAWait) ownClock() {}
 
 // ended returns why ctx ended, nil while it is alive. It Is the context's error and
 // the cause that its owner gave.
@@ -54,7 +80,7 @@ func ended(ctx context.Context) error {
 	case nil:
 		return err
 	case attemptTimeout:
-		return attemptTimeout{}
+		return cause.ofNobody()
 	case clientTimeout:
 		return cause
 	default:

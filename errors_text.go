@@ -79,7 +79,7 @@ func (s *sequence) Unwrap() []error {
 // proxy says when it refuses a CONNECT.
 func causeText(err error) string {
 	if e, ok := err.(*Error); ok {
-		return e.text()
+		return e.text(true)
 	}
 	if e, ok := err.(*url.Error); ok {
 		return causeText(e.Err)

@@ -78,6 +78,13 @@ type account struct {
 	retry                                  RetryConfig // resolved
 }
 
+// obtainCall and refreshCall are the calls for a token, as errors name them.
+func (a *account) obtainCall() string { return "POST " + a.obtainPath + " at " + a.origin.HostPort() }
+
+func (a *account) refreshCall() string {
+	return a.refreshMethod + " " + a.refreshPath + " at " + a.origin.HostPort()
+}
+
 // A RenewalPolicy says how a token that ends soon is replaced.
 type RenewalPolicy int
 
@@ -252,7 +259,7 @@ func (m *TokenManager) reject(rejected Token, at renewal.Place) (newer *snapshot
 	return nil, nil, nil
 }
 
-var errStillRefused = errors.New("the API refuses the token and a new login does not change that: check the account")
+var errStillRefused = errors.New("the API refuses every token that a login gives: check that the account is active, and that nothing on the way changes the Authorization field")
 
 func stillRefused(d time.Duration) *Error {
 	return &Error{Op: "obtain", Kind: ErrObtainFailed, Outcome: Rejected, RetryAfter: d, Err: errStillRefused}

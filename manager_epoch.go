@@ -83,7 +83,7 @@ func (e *epoch) slot(s *snapshot, at renewal.Place) (slot *atomic.Uint64, note u
 	return &e.seen[at%renewal.Place(len(e.seen))], uint64(at) ^ uint64(s.generation)<<32
 }
 
-var errPaused = errors.New("not tried again yet")
+var errPaused = errors.New("not tried again yet, since the last login failed")
 
 // inPause returns the error of a login that is not tried, or nil; the manager's mu
 // must be held.
@@ -95,7 +95,13 @@ func (e *epoch) inPause() *Error {
 	}
 	err := *e.cause
 	err.Outcome, err.Attempts, err.RetryAfter = NotSent, 0, roundUp(until.Sub(now))
-	err.Err = &sequence{errPaused, ": ", e.cause.Err}
+	why := e.cause.Err
+	if last, ok := why.(*Error); ok { // how long the server wanted then says nothing now
+		copied := *last
+		copied.RetryAfter = 0
+		why = &copied
+	}
+	err.Err = &sequence{errPaused, ": ", why}
 	return &err
 }
 

@@ -101,6 +101,7 @@ func flightTime(c RetryConfig, stored bool) time.Duration {
 type flightTimeout struct{ limit time.Duration }
 
 func (e flightTimeout) Error() string { return "the login took longer than " + e.limit.String() }
+func (flightTimeout) ownClock()       {}
 func (flightTimeout) Timeout() bool   { return true }
 func (flightTimeout) Is(target error) bool {
 	return target == context.DeadlineExceeded || target == ErrTimeout
@@ -116,7 +117,7 @@ var (
 func (m *TokenManager) await(ctx context.Context, o order) (Token, error) {
 	for {
 		if err := ended(ctx); err != nil {
-			return Token{}, noToken(err)
+			return Token{}, m.noToken(err)
 		}
 		f, err := m.join(o)
 		if err != nil {
@@ -127,7 +128,7 @@ func (m *TokenManager) await(ctx context.Context, o order) (Token, error) {
 		case <-f.epoch.ctx.Done():
 		case <-ctx.Done():
 			m.leave(f)
-			return Token{}, noToken(&sequence{errWaiting, ": ", ended(ctx)})
+			return Token{}, m.noToken(&sequence{errWaiting, ": ", ended(ctx)})
 		}
 		if f.epoch.over() {
 			continue
@@ -170,8 +171,17 @@ func (m *TokenManager) joinIn(e *epoch, o order) (*flight, error) {
 	return f, nil
 }
 
+// noToken is the error of a caller who gets no token, for a reason other than the server's.
+func (m *TokenManager) noToken(cause error) *Error {
+	e := noToken(cause)
+	e.where = m.account.obtainCall()
+	return e
+}
+
+var errCloseCalled = errors.New("Close was called on the Client or its TokenManager")
+
 func errManagerClosed() *Error {
-	return &Error{Op: "obtain", Kind: ErrClosed, Outcome: NotSent}
+	return &Error{Op: "obtain", Kind: ErrClosed, Outcome: NotSent, Err: errCloseCalled}
 }
 
 // looksInStore reports whether a stored token is all that the purpose needs.
@@ -311,14 +321,14 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 	e, ok := err.(*Error)
 	switch {
 	case ended == context.Canceled: // by the end of its epoch, or everybody left before it began
-		return noToken(err), false
+		return m.noToken(err), false
 	case ok && e == f.noLogin: // nothing was tried
 		if f.purpose == keepFresh {
 			f.epoch.lookAgain()
 		}
 		return e, false
 	case !ok:
-		e = noToken(clean(err))
+		e = m.noToken(clean(err))
 		e.Attempts = int(f.attempts.Load())
 	}
 	asked := e.RetryAfter

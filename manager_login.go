@@ -24,11 +24,10 @@ const maxLoginAnswer = 64 << 10
 
 var (
 	errLoginProxied     = errors.New("the refusal is not JSON, so it is not AMP's: a proxy may have sent it")
-	errRedirected       = errors.New("the server redirects the call, which is not followed: check BaseURL")
 	errNoRefresh        = errors.New("there is no refresh there: check RefreshMethod and RefreshPath")
-	errUnexpectedStatus = errors.New("unexpected status: check BaseURL")
+	errUnexpectedStatus = errors.New("unexpected status: check BaseURL (" + envBaseURL + ")")
 	errAnswerTooLarge   = errors.New("the answer is larger than 64 KiB")
-	errAnswerNotJSON    = errors.New("the answer is not a JSON object with a token")
+	errAnswerNotJSON    = errors.New("the answer is not a JSON object with a token: check BaseURL (" + envBaseURL + ")")
 )
 
 // refusals are what status 400, 401 or 403 means: in AMP's words, which are JSON, or
@@ -37,7 +36,7 @@ type refusals struct{ byAPI, byProxy, absent error }
 
 var (
 	loginRefusals = refusals{
-		byAPI:   fmt.Errorf("%w: check user name and password", ErrCredentialsRefused),
+		byAPI:   ErrCredentialsRefused,
 		byProxy: errLoginProxied,
 	}
 	refreshRefusals = refusals{
@@ -57,6 +56,7 @@ func (m *TokenManager) obtain(f *flight) (Secret, *Error) {
 	})
 	if err != nil {
 		e := tokenError("obtain", ErrObtainFailed, err)
+		e.where = m.account.obtainCall()
 		m.report(f, e, &m.counters.obtainFailures, "ampauth: login failed", time.Since(began))
 		return Secret{}, e
 	}
@@ -75,6 +75,7 @@ func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 	})
 	if err != nil {
 		e := tokenError("refresh", ErrRefreshFailed, err)
+		e.where = m.account.refreshCall()
 		if errors.Is(e, errNoRefresh) {
 			m.mu.Lock()
 			f.epoch.renewal.NoRefresh(time.Now())
@@ -221,11 +222,27 @@ func statusError(resp *http.Response) *Error {
 		}
 	case transientStatus(code), refusesCredentials(code):
 	case code >= 300 && code < 400:
-		e.Err = errRedirected
+		e.Err = redirected(resp)
 	default:
 		e.Err = errUnexpectedStatus
 	}
 	return e
+}
+
+// redirected is the error of a login that is redirected, and to which host.
+func redirected(resp *http.Response) error {
+	to := ""
+	if u, err := resp.Location(); err == nil && isPlain(u.Host) {
+		to = " to " + u.Scheme + "://" + u.Host
+	}
+	return errors.New("the call is redirected" + to + ", which is not followed: check BaseURL (" + envBaseURL + ")")
+}
+
+// isPlain reports whether a host that somebody else has written can be shown.
+func isPlain(host string) bool {
+	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]", r)
+	})
 }
 
 // refusesCredentials reports whether AMP answers so to credentials, or a token, that
@@ -292,6 +309,9 @@ func readToken(resp *http.Response) (Secret, error) {
 	}
 	defer func() { clear(answer.Token) }()
 	if json.Unmarshal(buffer[:n], &answer) != nil || answer.Token == nil {
+		if mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil && !saysJSON(resp.Header) {
+			return fault(fmt.Errorf("the answer is %s, not JSON: check BaseURL (%s)", mediaType, envBaseURL))
+		}
 		return fault(errAnswerNotJSON)
 	}
 	if !headerSafe(answer.Token) {

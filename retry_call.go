@@ -172,7 +172,7 @@ func (c *call) note(r *result) {
 	switch {
 	case c.before != nil && (r.outcome == NotSent || r.timedOut):
 	case r.timedOut:
-		c.before = attemptTimeout{} // over HTTP/2 r.err says that somebody cancelled it
+		c.before = r.attempt.timeout().ofNobody() // over HTTP/2 r.err says that somebody cancelled it
 	case r.resp == nil:
 		c.before = clean(r.err)
 	case c.before == nil, answer:

@@ -39,7 +39,7 @@ func (c *call) overall(o Outcome) Outcome {
 // waitTooLong is the error of a call that would have to wait for d, beyond the
 // caller's deadline.
 func (c *call) waitTooLong(d time.Duration) *Error {
-	e := c.endedBetween(tooLongAWait{})
+	e := c.endedBetween(tooLongAWait{wait: "the wait that the server asks for"})
 	e.Kind, e.RetryAfter = ErrRateLimited, d
 	return e
 }
@@ -59,7 +59,7 @@ func (c *call) failure(r *result) error {
 		e.repeat = never
 	}
 	if r.timedOut {
-		e.Kind, e.Limit, e.Err = ErrTimeout, r.attempt.limit, attemptTimeout{}
+		e.Kind, e.Limit, e.Err = ErrTimeout, r.attempt.limit, r.attempt.timeout().ofNobody()
 	} else {
 		e.addEnd(c.ctx)
 	}

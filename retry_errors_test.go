@@ -100,7 +100,7 @@ func TestEarlierAttemptIsToldWhenTheTimeRunsOut(t *testing.T) {
 		{"EOF, then the attempts' clock", []stubStep{stubBreak(io.EOF), stubStall()}, 0, io.EOF, "before that: EOF"},
 		{"EOF, a refused dial, then the deadline", []stubStep{stubBreak(io.EOF), stubRefuse(), stubStall()}, 8 * time.Second, io.EOF, "before that: EOF"},
 		{"EOF, 503, then the deadline", []stubStep{stubBreak(io.EOF), stubAnswer(503), stubStall()}, 8 * time.Second, io.EOF, "before that: EOF"},
-		{"503, then the deadline", []stubStep{stubAnswer(503), stubStall()}, 5 * time.Second, nil, "before that: request failed: HTTP 503 Service Unavailable"},
+		{"503, then the deadline", []stubStep{stubAnswer(503), stubStall()}, 5 * time.Second, nil, "before that: HTTP 503 Service Unavailable"},
 		{"EOF, then the deadline in the wait", []stubStep{stubBreak(io.EOF), stubAnswer(503, "Retry-After", "3")}, 4 * time.Second, nil, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

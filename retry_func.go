@@ -88,7 +88,7 @@ func leftAfter(n int, ctxErr, err error) error {
 // once makes one attempt within its time.
 func once[T any](ctx context.Context, timeout time.Duration, op func(context.Context) (T, error)) (T, error) {
 	attemptCtx := ctx
-	cause := attemptTimeout{of: new(int8)}
+	cause := attemptTimeout{limit: timeout, setting: "Retry.Timeout", of: new(int8)}
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		attemptCtx, cancel = context.WithTimeoutCause(ctx, timeout, cause)
@@ -100,7 +100,11 @@ func once[T any](ctx context.Context, timeout time.Duration, op func(context.Con
 	case inDoubt(ctx, err):
 		err = &Error{Op: "request", Kind: ErrAmbiguous, Err: clean(err)}
 	case ctx.Err() == nil && context.Cause(attemptCtx) == error(cause):
-		err = &Error{Op: "request", Kind: ErrTimeout, Limit: timeout, Err: clean(err)}
+		late := &Error{Op: "request", Kind: ErrTimeout, Limit: timeout, Err: cause.ofNobody()}
+		if err != context.DeadlineExceeded && err != error(cause) {
+			late.Err = &sequence{late.Err, ": ", clean(err)}
+		}
+		err = late
 	}
 	return value, err
 }

@@ -149,7 +149,7 @@ func TestWaitThatDoesNotFitIsToldAsThat(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || e.Kind != ampauth.ErrRateLimited || !e.Timeout() || e.Outcome != ampauth.NotSent {
 		t.Errorf("got %v", err)
 	}
-	if text := err.Error(); strings.Contains(text, "context deadline exceeded") || !strings.Contains(text, "the wait would end after the deadline") {
+	if text := err.Error(); strings.Contains(text, "context deadline exceeded") || !strings.Contains(text, "would end after the deadline") {
 		t.Errorf("%q is said of a context that is alive", text)
 	}
 }

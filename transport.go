@@ -191,7 +191,7 @@ func (t *AuthTransport) authorization(req *http.Request, a *attempt) (Token, str
 	} else {
 		unsent = noToken(clean(err))
 	}
-	unsent.Outcome = NotSent // that of the login does not matter here
+	unsent.Outcome, unsent.withheld = NotSent, true // that of the login does not matter here
 	unsent.Err = withEnd(req.Context(), unsent.Err)
 	return Token{}, "", unsent
 }

@@ -103,5 +103,8 @@ func (o *Origin) Admits(scheme, hostport string) bool {
 	return ok && other.scheme == o.scheme && other.host == o.host && other.port == o.port
 }
 
+// HostPort is host and port as they were written.
+func (o *Origin) HostPort() string { return o.asWritten }
+
 // String returns scheme://host:port.
 func (o *Origin) String() string { return o.scheme + "://" + net.JoinHostPort(o.host, o.port) }

@@ -1,0 +1,79 @@
+package ampauth
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"syscall"
+
+	"github.com/ampauth/ampauth/internal/viaproxy"
+)
+
+// advice is what an error means for whoever made the request, and what to do about it.
+func (e *Error) advice() (advice []string) {
+	if extent := e.extent(); extent != "" {
+		advice = append(advice, extent)
+	}
+	if remedy := e.remedy(); remedy != "" {
+		advice = append(advice, remedy)
+	}
+	return advice
+}
+
+// extent is how far the request got.
+func (e *Error) extent() string {
+	switch {
+	case e.Kind == ErrAmbiguous:
+		return "it may have been performed: find out by reading before you send it again"
+	case e.withheld, e.Op == "request" && e.Outcome == NotSent:
+		return "the request was not sent"
+	case e.Op != "request":
+		return ""
+	case e.Outcome == Unprocessed, e.Outcome == Rejected:
+		return "it was not performed"
+	case e.repeat == never && e.Outcome == Answered && e.StatusCode/100 != 3:
+		return "it was answered, and only the rest of the answer is missing: do not send it again"
+	}
+	return ""
+}
+
+// remedy is what to do, where the cause tells.
+func (e *Error) remedy() string {
+	dns, noHost := errors.AsType[*net.DNSError](e.Err)
+	proxy, refused := errors.AsType[*viaproxy.Refusal](e.Err)
+	invalid, unfit := errors.AsType[x509.CertificateInvalidError](e.Err)
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](e.Err)
+	_, another := errors.AsType[x509.HostnameError](e.Err)
+	_, ourClock := errors.AsType[ownClock](e.Err)
+	address := "the URL"
+	if e.where != "" {
+		address = "BaseURL (" + envBaseURL + ")"
+	}
+	switch {
+	case e.Kind == ErrAmbiguous:
+		return ""
+	case errors.Is(e.Err, ErrCredentialsRefused):
+		return "check user name and password (" + envUsername + ", " + envPassword + " or " + envPasswordFile + ")"
+	case noHost && dns.IsNotFound:
+		return "check the host in " + address + ", and DNS"
+	case errors.Is(e.Err, syscall.ECONNREFUSED):
+		return "nothing listens there: check host and port in " + address
+	case refused && proxy.StatusCode == http.StatusProxyAuthRequired:
+		return "give the proxy's URL (HTTPS_PROXY, or the transport's Proxy) a user and a password that it takes"
+	case refused:
+		return "check the proxy, and whether this host should go through it (HTTPS_PROXY, NO_PROXY, or the transport's Proxy)"
+	case unknown:
+		return "if you know whose certificate it is, add its authority to RootCAs in the TLSClientConfig of the transport (Config.HTTPClient)"
+	case unfit && invalid.Reason == x509.Expired:
+		return "the server needs a new certificate, unless the clock of this machine is wrong"
+	case another:
+		return "another server answers there: check the host in " + address + ", and what is on the way to it"
+	case !ourClock && errors.Is(e.Err, context.DeadlineExceeded):
+		return "the context of the caller had that deadline"
+	case e.Op == "obtain" && e.Attempts > 0 && (e.Timeout() || e.StatusCode == 0 || e.StatusCode == http.StatusTooManyRequests || e.StatusCode/100 == 5):
+		return "the next call tries again"
+	}
+	return ""
+}
