@@ -141,8 +141,17 @@ func TestClassify(t *testing.T) {
 		{"encoded slash at the end", "GET", "https://amp.example/api/assets/%2F", Mutation},
 
 		{"two final slashes", "GET", "https://amp.example/api/assets//", Mutation},
-		{"double slash", "GET", "https://amp.example/api//assets", Mutation},
-		{"double slash at the start", "GET", "https://amp.example//api/assets", Mutation},
+		{"double slash before the route", "GET", "https://amp.example/api//assets", Safe},
+		{"double slash before a route that is not known", "GET", "https://amp.example/api//wallets", Mutation},
+		{"double slash before a mutation", "GET", "https://amp.example/api//assets/6f0e/register", Mutation},
+		{"double slash before an encoded word", "GET", "https://amp.example/api//%61ssets", Safe},
+		{"double slash at the start", "GET", "https://amp.example//api/assets", Safe},
+		{"many slashes before the route", "GET", "https://amp.example//api///assets", Safe},
+		{"slashes alone", "GET", "https://amp.example///", Mutation},
+		{"double slash behind the first word", "GET", "https://amp.example/api/assets//6f0e", Mutation},
+		{"encoded slash before the route", "GET", "https://amp.example/api/%2Fassets", Mutation},
+		{"dot segment before the route", "GET", "https://amp.example/api//./assets", Mutation},
+		{"two dots before the route", "GET", "https://amp.example/x/..//assets", Mutation},
 		{"double slash for an id", "GET", "https://amp.example/api/assets//memo", Mutation},
 		{"dot segment", "GET", "https://amp.example/api/./assets", Mutation},
 		{"dot segment for an id", "GET", "https://amp.example/api/assets/.", Mutation},
@@ -151,6 +160,28 @@ func TestClassify(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { check(t, tt.method, tt.url, tt.want) })
+	}
+}
+
+// Where one slash more stands before the route, servers either merge the two, which is
+// the same route, or have nothing there. Behind its first word an empty segment may be
+// taken for a parameter: /assets//register is then a registration.
+func TestDoubleSlashNeverMakesAReadOfAMutation(t *testing.T) {
+	for _, op := range Operations() {
+		const base = "/v1/api"
+		path := base + filled(op.Path)
+		for i := range len(path) {
+			if path[i] != '/' {
+				continue
+			}
+			want := Mutation
+			if i <= len(base) {
+				want = op.Class
+			}
+			for _, more := range []string{"/", "//"} {
+				check(t, op.Method, "https://amp.example"+path[:i]+more+path[i:], want)
+			}
+		}
 	}
 }
 
@@ -230,6 +261,12 @@ func FuzzClassify(f *testing.F) {
 		if based := Classify(method, parse(t, "https://amp.example/base"+path)); based != got {
 			t.Errorf("%q %q: %v, but %v below a base path", method, path, got, based)
 		}
+		if doubled := Classify(method, parse(t, "https://amp.example/base/"+path)); doubled != got {
+			t.Errorf("%q %q: %v, but %v with a double slash before it", method, path, got, doubled)
+		}
+		if got != Mutation && strings.Contains(path, "//") && Mutates(method, u) {
+			t.Errorf("%q %q: %v, but a server that merges slashes may mutate", method, path, got)
+		}
 		if !strings.HasSuffix(path, "/") {
 			if slashed := Classify(method, parse(t, "https://amp.example"+path+"/")); slashed != got {
 				t.Errorf("%q %q: %v, but %v with a final slash", method, path, got, slashed)
@@ -249,17 +286,15 @@ func checkAgainstTable(t *testing.T, method string, u *url.URL, got Class) {
 	segments := strings.Split(strings.TrimSuffix(strings.TrimPrefix(u.EscapedPath(), "/"), "/"), "/")
 	for i, s := range segments {
 		s, err := url.PathUnescape(s)
+		if s == "" && err == nil && !slices.ContainsFunc(segments[:i], startsRoute) {
+			continue // before the route
+		}
 		if got != Mutation && (err != nil || s == "" || s == "." || s == ".." || strings.Contains(s, "/")) {
 			t.Errorf("%q %q is %v in spite of segment %q", method, u, got, segments[i])
 		}
 		segments[i] = s
 	}
-	start := slices.IndexFunc(segments, func(s string) bool {
-		return slices.ContainsFunc(operations, func(op Operation) bool {
-			first, _, _ := strings.Cut(op.Path[1:], "/")
-			return first == s
-		})
-	})
+	start := slices.IndexFunc(segments, startsRoute)
 	from := false
 	if start >= 0 {
 		for _, op := range operations {
@@ -274,6 +309,14 @@ func checkAgainstTable(t *testing.T, method string, u *url.URL, got Class) {
 	if got != Mutation && !from {
 		t.Errorf("%q %q is %v, but no operation says so", method, u, got)
 	}
+}
+
+// startsRoute reports whether an operation of the table begins with the segment.
+func startsRoute(segment string) bool {
+	return slices.ContainsFunc(operations, func(op Operation) bool {
+		first, _, _ := strings.Cut(op.Path[1:], "/")
+		return first == segment
+	})
 }
 
 // fits reports whether segments are an instance of the template.

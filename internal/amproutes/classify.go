@@ -18,10 +18,15 @@ import (
 // contains a root word hides the route, and makes a Mutation of it: the
 // careful side. One final slash is ignored.
 //
-// Segments are compared decoded. One that is empty, a dot segment, or holds an
-// encoded slash makes the request a Mutation, because servers and proxies
+// Empty segments before the route are skipped, as /api//assets has one, which a base
+// URL with a final slash makes. nginx finds the same route then, since it merges
+// slashes; Django, where they reach it, answers 404 and does nothing.
+//
+// Segments are compared decoded. One that is empty within the route, a dot segment, or
+// holds an encoded slash makes the request a Mutation, because servers and proxies
 // differ in where they send it: WSGI, for one, decodes the path before Django
-// looks for the route, and /assets/x%2Fregister is then a registration.
+// looks for the route, and /assets/x%2Fregister is then a registration; a pattern of
+// Django's that takes an empty parameter makes one of /assets//register.
 //
 // A word of the API wins over a parameter, without a second try: GET
 // .../distributions/create creates, and is not the distribution of that name.
@@ -55,7 +60,7 @@ func Classify(method string, u *url.URL) Class {
 			}
 		}
 		switch {
-		case segment == "" || segment == "." || segment == "..":
+		case segment == "." || segment == "..", segment == "" && at != nil:
 			return Mutation
 		case at == nil:
 			at = root.word(segment)
