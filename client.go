@@ -3,7 +3,6 @@ package ampauth
 import (
 	"cmp"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/keptlog"
@@ -95,7 +94,7 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 	retry := cfg.Retry.resolved()
 	m := &TokenManager{
 		account: account{
-			baseURL:       strings.TrimRight(cfg.BaseURL, "/"),
+			baseURL:       origin.Trim(cfg.BaseURL),
 			scheme:        cmp.Or(cfg.Scheme, defaultScheme),
 			obtainPath:    "/user/obtain_token",
 			refreshPath:   cmp.Or(cfg.RefreshPath, "/user/refresh-token"),

@@ -16,7 +16,8 @@ import (
 // A Config describes one account on one AMP server. [NewClient] makes a client
 // of it, [NewTokenManager] only the source of tokens. Neither changes it.
 type Config struct {
-	// BaseURL is where the API is, e.g. https://amp-test.blockstream.com/api.
+	// BaseURL is where the API is, e.g. https://amp-test.blockstream.com/api, with or
+	// without a final slash; URL joins a path to it.
 	// Required. The token and the password go to its origin and nowhere else.
 	BaseURL string
 
@@ -58,12 +59,12 @@ type Config struct {
 	// Lifetime is how long a token is taken to live from the moment it arrived;
 	// AMP does not say. If zero, 24 h, which is a guess: a token that has ended by it is
 	// served on while logins fail, unless the credentials are refused. If negative, it
-	// has no end.
+	// has no end. At least 1 ms otherwise.
 	Lifetime time.Duration
 
 	// RefreshWindow is how long before its end a token is replaced, while it is
 	// still served. If zero, 5 min. For short lives it is at most half the life.
-	// If negative, tokens are only replaced once they have ended.
+	// If negative, tokens are only replaced once they have ended. At least 1 ms otherwise.
 	RefreshWindow time.Duration
 
 	// Renewal is the policy for tokens that end soon. If zero, RefreshThenObtain,
@@ -90,9 +91,21 @@ func (c Config) Validate() error {
 	return errors.Join(c.faults(nil)...)
 }
 
-// faults returns every fault. A fault that was met on the way to the password
-// stands in place of any that the password itself has.
-func (c Config) faults(passwordFault error) []error {
+// URL returns the URL of a path below BaseURL, with one slash between the two. So
+// /assets, assets and /assets/?count=10 are all right: a query and a final slash are kept,
+// since some of AMP's routes end with one. The path may hold escapes; what no URL may hold
+// is escaped, and a fragment left out.
+//
+// The result is always of BaseURL's origin and below its path. A whole URL, as
+// //host/path or https://host/path, is taken for a path, which AMP does not have; the
+// segments . and .. are resolved, and lead no higher than BaseURL; escaped ones are escaped
+// once more. The names in a path are the caller's: escape those that may hold a slash or a
+// question mark with [url.PathEscape]. URL does not look for faults of c.
+func (c Config) URL(path string) string { return origin.Join(c.BaseURL, path) }
+
+// faults returns every fault. Those that were met on the way to the password
+// stand in place of any that the password itself has.
+func (c Config) faults(passwordFaults []error) []error {
 	var faults []error
 	fault := func(field, variable, rule string) {
 		faults = append(faults, configFault(field, variable, rule))
@@ -100,11 +113,17 @@ func (c Config) faults(passwordFault error) []error {
 	if _, rule := origin.Parse(c.BaseURL, c.AllowHTTP); rule != "" {
 		fault("BaseURL", envBaseURL, rule)
 	}
-	faults = append(faults, c.Credentials.faults(passwordFault)...)
+	faults = append(faults, c.Credentials.faults(passwordFaults)...)
 	if store, ok := c.Store.(*FileStore); ok && (store == nil || !filepath.IsAbs(store.Dir)) {
 		fault("Store.Dir", envTokenDir, "must be an absolute path")
 	}
 	faults = append(faults, c.Retry.faults()...)
+	if rule := tooShort(c.Lifetime, "24*time.Hour"); rule != "" {
+		fault("Lifetime", "", rule)
+	}
+	if rule := tooShort(c.RefreshWindow, "5*time.Minute"); rule != "" {
+		fault("RefreshWindow", "", rule)
+	}
 	if c.Renewal != RefreshThenObtain && c.Renewal != ObtainOnly {
 		fault("Renewal", "", "is neither RefreshThenObtain nor ObtainOnly")
 	}

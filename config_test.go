@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ampauth/ampauth"
 )
@@ -27,7 +28,18 @@ func TestBadConfigurationIsOneFaultThatNamesItsField(t *testing.T) {
 		{"empty query", func(c *ampauth.Config) { c.BaseURL = "https://zq7value.test/api?" }, "BaseURL", "query"},
 		{"fragment", func(c *ampauth.Config) { c.BaseURL = "https://amp.test/api#zq7value" }, "BaseURL", "fragment"},
 		{"http, not loopback", func(c *ampauth.Config) { c.BaseURL = "http://zq7value.test/api" }, "BaseURL", "must use https"},
-		{"not a URL", func(c *ampauth.Config) { c.BaseURL = "https://zq7value\x7f/" }, "BaseURL", "is not a URL"},
+		{"not a URL", func(c *ampauth.Config) { c.BaseURL = "https://zq7value\x7f/" }, "BaseURL", "must not hold line breaks or control characters"},
+		{"line break behind the URL", func(c *ampauth.Config) { c.BaseURL = "https://zq7value.test/api\n" }, "BaseURL (AMP_API_BASE_URL)", "must not hold line breaks"},
+		{"space behind the URL", func(c *ampauth.Config) { c.BaseURL = "https://zq7value.test/api " }, "BaseURL (AMP_API_BASE_URL)", "must not begin or end with white space"},
+		{"space before the URL", func(c *ampauth.Config) { c.BaseURL = " https://zq7value.test/api" }, "BaseURL", "must not begin or end with white space"},
+		{"user with a line break", func(c *ampauth.Config) { c.Credentials.Username = "zq7value\n" }, "Credentials.Username (AMP_USERNAME)", "must not hold line breaks"},
+		{"user with a tab", func(c *ampauth.Config) { c.Credentials.Username = "zq7\tvalue" }, "Credentials.Username", "control characters"},
+		{"user with a space behind", func(c *ampauth.Config) { c.Credentials.Username = "zq7value " }, "Credentials.Username", "must not begin or end with white space"},
+		{"user with a byte order mark", func(c *ampauth.Config) { c.Credentials.Username = "\ufeffzq7value" }, "Credentials.Username", "must not begin or end with white space"},
+		{"lifetime in nanoseconds", func(c *ampauth.Config) { c.Lifetime = 777 }, "Lifetime", "24*time.Hour"},
+		{"refresh window in nanoseconds", func(c *ampauth.Config) { c.RefreshWindow = 777 }, "RefreshWindow", "5*time.Minute"},
+		{"timeout in nanoseconds", func(c *ampauth.Config) { c.Retry.Timeout = 777 }, "Retry.Timeout", "10*time.Second"},
+		{"timeout of mutations below a millisecond", func(c *ampauth.Config) { c.Retry.MutationTimeout = 777777 }, "Retry.MutationTimeout", "time.Minute"},
 		{"port too large", func(c *ampauth.Config) { c.BaseURL = "https://zq7value.test:99999/" }, "BaseURL", "port"},
 		{"port not a number", func(c *ampauth.Config) { c.BaseURL = "https://amp.test:zq7value/api" }, "BaseURL", "is not a URL"},
 		{"port negative", func(c *ampauth.Config) { c.BaseURL = "https://amp.test:-7771/api" }, "BaseURL", "is not a URL"},
@@ -99,13 +111,55 @@ func TestGoodConfigurations(t *testing.T) {
 			c.Lifetime, c.RefreshWindow = -1, -1
 			c.Retry = ampauth.RetryConfig{Timeout: -1, MutationTimeout: -1, MaxRetryAfter: -1, Budget: -1}
 		},
-		"AMP2":                 func(c *ampauth.Config) { c.Scheme, c.Renewal = "Bearer", ampauth.ObtainOnly },
-		"refresh of the other": func(c *ampauth.Config) { c.RefreshMethod, c.RefreshPath = "POST", "/user/refresh_token" },
+		"a millisecond": func(c *ampauth.Config) {
+			c.Lifetime, c.RefreshWindow, c.Retry.Timeout, c.Retry.MutationTimeout = time.Millisecond, time.Millisecond, time.Millisecond, time.Millisecond
+		},
+		"tiny where it is harmless": func(c *ampauth.Config) { c.Retry.BaseDelay, c.Retry.MaxRetryAfter, c.MutationIdle = 1, 1, 1 },
+		"user with a space inside":  func(c *ampauth.Config) { c.Credentials.Username = "issuer of assets" },
+		"password of many lines":    func(c *ampauth.Config) { c.Credentials.Password = ampauth.SecretFromString("\ta\nb\n") },
+		"final slashes":             func(c *ampauth.Config) { c.BaseURL += "//" },
+		"AMP2":                      func(c *ampauth.Config) { c.Scheme, c.Renewal = "Bearer", ampauth.ObtainOnly },
+		"refresh of the other":      func(c *ampauth.Config) { c.RefreshMethod, c.RefreshPath = "POST", "/user/refresh_token" },
 	} {
 		cfg := validConfig()
 		change(&cfg)
 		if err := cfg.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestURLIsBelowTheBaseURL(t *testing.T) {
+	for _, base := range []string{"https://amp.test/api", "https://amp.test/api/", "https://amp.test/api//"} {
+		cfg := validConfig()
+		cfg.BaseURL = base
+		for path, want := range map[string]string{
+			"/assets": "/assets", "assets": "/assets", "//assets": "/assets", "": "",
+			"/assets/6f0e/distributions/create/": "/assets/6f0e/distributions/create/",
+			"/assets/?count=10&start=20":         "/assets/?count=10&start=20",
+			"//evil.example/x":                   "/evil.example/x",
+			"https://evil.example/x":             "/https://evil.example/x",
+			"../../admin":                        "/admin",
+			"/assets/%2e%2e/%2e%2e/admin":        "/assets/%252e%252e/%252e%252e/admin",
+			"/assets/a%2Fb":                      "/assets/a%2Fb",
+		} {
+			if got := cfg.URL(path); got != "https://amp.test/api"+want {
+				t.Errorf("%s and %s: %s, want ...%s", base, path, got, want)
+			}
+		}
+	}
+}
+
+// With a final slash the sum of both has two slashes. Known reads stay reads all the same.
+func TestFinalSlashOfTheBaseURLTurnsNoReadIntoAMutation(t *testing.T) {
+	cfg := validConfig()
+	cfg.BaseURL += "/"
+	for _, url := range []string{cfg.URL("/assets"), cfg.BaseURL + "/assets"} {
+		if got := ampauth.ClassifyAMP(requestOf(t, "GET", url)); got != ampauth.SafeOperation {
+			t.Errorf("GET %s is taken for %v", url, got)
+		}
+		if got := ampauth.ClassifyAMP(requestOf(t, "GET", url+"/6f0e/register")); got != ampauth.MutatingOperation {
+			t.Errorf("GET %s/6f0e/register is taken for %v", url, got)
 		}
 	}
 }

@@ -4,27 +4,38 @@ import (
 	"bytes"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ampauth/ampauth/internal/textvalue"
 )
 
-// Credentials are what AMP's login takes.
+// Credentials are what AMP's login takes. The user name holds no control characters and
+// no white space around it; the password is sent as it is.
 type Credentials struct {
 	Username string
 	Password Secret
 }
 
-// faults returns what is wrong with c; passwordFault is as in Config.faults.
-func (c Credentials) faults(passwordFault error) (faults []error) {
-	if strings.TrimSpace(c.Username) == "" {
-		faults = append(faults, configFault("Credentials.Username", envUsername, "is required"))
-	} else if !utf8.ValidString(c.Username) {
-		faults = append(faults, configFault("Credentials.Username", envUsername, "must be valid UTF-8"))
+// faults returns what is wrong with c; passwordFaults are as in Config.faults.
+func (c Credentials) faults(passwordFaults []error) (faults []error) {
+	if rule := usernameRule(c.Username); rule != "" {
+		faults = append(faults, configFault("Credentials.Username", envUsername, rule))
 	}
-	if passwordFault != nil {
-		faults = append(faults, passwordFault)
+	if len(passwordFaults) > 0 {
+		faults = append(faults, passwordFaults...)
 	} else if rule := passwordRule(c.Password); rule != "" {
 		faults = append(faults, configFault("Credentials.Password", envPassword+" or "+envPasswordFile, rule))
 	}
 	return faults
+}
+
+func usernameRule(username string) string {
+	switch {
+	case strings.TrimSpace(username) == "":
+		return "is required"
+	case !utf8.ValidString(username):
+		return "must be valid UTF-8"
+	}
+	return textvalue.Rule(username)
 }
 
 func passwordRule(password Secret) (rule string) {

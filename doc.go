@@ -11,7 +11,7 @@
 //		return err
 //	}
 //	defer client.Close()
-//	resp, err := client.Get(cfg.BaseURL + "/assets")
+//	resp, err := client.Get(cfg.URL("/assets"))
 //
 // A [Client] is an http.Client, and its Do is all that a generated API client
 // needs. To stack the layers by hand, put an [AuthTransport] over your transport

@@ -9,35 +9,43 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/origin"
+	"github.com/ampauth/ampauth/internal/textvalue"
 )
 
 // maxPasswordFile bounds what is read from AMP_PASSWORD_FILE, in bytes.
 const maxPasswordFile = 64 << 10
 
 // ConfigFromEnv reads AMP_API_BASE_URL, AMP_USERNAME, AMP_PASSWORD or
-// AMP_PASSWORD_FILE (a file with the password and at most one final line break,
+// AMP_PASSWORD_FILE (a file with the password alone,
 // e.g. a mounted secret), and what [RetryConfigFromEnv] reads. AMP_TOKEN_DIR, an
 // absolute path, makes a [FileStore] there the Store, and AMP_TOKEN_PERSISTENCE=true
 // one in the user's cache directory. An empty variable counts as absent. All faults
 // are returned at once, joined; each names its field and variable, shows no value,
 // and Is [ErrConfig].
+//
+// What files and shells add is taken off where it cannot be meant: white space around
+// the base URL, its final slashes (so that BaseURL + "/assets" is right), and white space
+// around numbers and true or false; the final line breaks of the user name and of both
+// paths; of the password, from the file or the variable, a UTF-8 byte order mark and one
+// final line break, LF or CRLF. Any other line break is a fault, and so is UTF-16, and
+// white space around the user name or a path. Other white space of the password is part
+// of it. A password that does hold line breaks can only be set in a Config.
 func ConfigFromEnv() (Config, error) {
 	retry, faults := retryFromEnv()
 	c := Config{
-		BaseURL:     os.Getenv(envBaseURL),
-		Credentials: Credentials{Username: os.Getenv(envUsername)},
+		BaseURL:     origin.Trim(textvalue.Trim(os.Getenv(envBaseURL))),
+		Credentials: Credentials{Username: textvalue.TrimBreaks(os.Getenv(envUsername))},
 		Retry:       retry,
 	}
-	password, fault := passwordFromEnv()
+	password, passwordFaults := passwordFromEnv()
 	c.Credentials.Password = password
-	dir, storeFault := tokenDirFromEnv()
+	dir, storeFaults := tokenDirFromEnv()
 	if dir != "" {
 		c.Store = &FileStore{Dir: dir}
 	}
-	faults = append(c.faults(fault), faults...)
-	if storeFault != nil {
-		faults = append(faults, storeFault)
-	}
+	faults = append(c.faults(passwordFaults), append(faults, storeFaults...)...)
 	if err := errors.Join(faults...); err != nil {
 		return Config{}, err
 	}
@@ -46,7 +54,8 @@ func ConfigFromEnv() (Config, error) {
 
 // RetryConfigFromEnv reads API_RETRY_MAX_ATTEMPTS, API_RETRY_BASE_DELAY_MS,
 // API_RETRY_MAX_DELAY_MS and API_REQUEST_TIMEOUT_SECONDS: whole numbers above
-// zero. What is absent or empty has its default. All faults are returned at once.
+// zero, with or without white space around them. What is absent or empty has its default.
+// All faults are returned at once.
 func RetryConfigFromEnv() (RetryConfig, error) {
 	c, faults := retryFromEnv()
 	faults = append(faults, c.faults()...)
@@ -60,7 +69,7 @@ func retryFromEnv() (RetryConfig, []error) {
 	c := DefaultRetryConfig()
 	var faults []error
 	number := func(field, variable string, limit int64, set func(int64)) (ok bool) {
-		text := os.Getenv(variable)
+		text := textvalue.Trim(os.Getenv(variable))
 		if text == "" {
 			return true
 		}
@@ -85,49 +94,78 @@ func retryFromEnv() (RetryConfig, []error) {
 	base := number("BaseDelay", envBaseDelay, int64(math.MaxInt64/time.Millisecond), func(n int64) { c.BaseDelay = time.Duration(n) * time.Millisecond })
 	ceiling := number("MaxDelay", envMaxDelay, int64(math.MaxInt64/time.Millisecond), func(n int64) { c.MaxDelay = time.Duration(n) * time.Millisecond })
 	number("Timeout", envTimeout, int64(math.MaxInt64/time.Second), func(n int64) { c.Timeout = time.Duration(n) * time.Second })
-	c.MutationTimeout = max(c.MutationTimeout, c.Timeout)
+	c = c.WithTimeout(c.Timeout)
 	switch {
 	case !base, !ceiling: // one fault is not two
 		c.BaseDelay, c.MaxDelay = DefaultRetryConfig().BaseDelay, DefaultRetryConfig().MaxDelay
-	case os.Getenv(envMaxDelay) == "":
+	case textvalue.Trim(os.Getenv(envMaxDelay)) == "":
 		c.MaxDelay = max(c.MaxDelay, c.BaseDelay)
 	}
 	return c, faults
 }
 
 // tokenDirFromEnv returns where tokens are to be kept, or "" for nowhere.
-func tokenDirFromEnv() (string, error) {
-	dir, persistence := os.Getenv(envTokenDir), os.Getenv(envPersistence)
+func tokenDirFromEnv() (dir string, faults []error) {
+	fault := func(variable, rule string) { faults = append(faults, configFault("Store", variable, rule)) }
+	dir, persistence := textvalue.TrimBreaks(os.Getenv(envTokenDir)), textvalue.Trim(os.Getenv(envPersistence))
 	wanted := dir != ""
 	if persistence != "" {
-		var err error
-		if wanted, err = strconv.ParseBool(persistence); err != nil {
-			return "", configFault("Store", envPersistence, "must be true or false")
+		yes, err := strconv.ParseBool(persistence)
+		switch {
+		case err != nil:
+			fault(envPersistence, "must be true or false")
+		case dir != "" && !yes:
+			fault(envPersistence, "must not be false together with "+envTokenDir)
+		default:
+			wanted = yes
 		}
 	}
-	switch {
-	case dir != "" && !wanted:
-		return "", configFault("Store", envPersistence, "must not be false together with "+envTokenDir)
-	case dir != "" && !filepath.IsAbs(dir):
-		return "", configFault("Store", envTokenDir, "must be an absolute path")
-	case dir != "" || !wanted:
-		return dir, nil
+	if dir != "" {
+		if rule := textvalue.Rule(dir); rule != "" {
+			fault(envTokenDir, rule)
+		} else if !filepath.IsAbs(dir) {
+			fault(envTokenDir, "must be an absolute path")
+		}
+	} else if wanted {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			fault(envPersistence, "needs a cache directory of the user, and there is none: set "+envTokenDir)
+		}
+		dir = filepath.Join(cache, "ampauth")
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", configFault("Store", envPersistence, "needs a cache directory of the user, and there is none: set "+envTokenDir)
+	if faults != nil {
+		return "", faults
 	}
-	return filepath.Join(cache, "ampauth"), nil
+	return dir, nil
 }
 
-func passwordFromEnv() (Secret, error) {
-	password, path := os.Getenv(envPassword), os.Getenv(envPasswordFile)
+func passwordFromEnv() (password Secret, faults []error) {
+	content, path := []byte(os.Getenv(envPassword)), textvalue.TrimBreaks(os.Getenv(envPasswordFile))
+	defer clear(content)
+	if len(content) > 0 || path == "" {
+		alone, rule := textvalue.Password(content)
+		if rule != "" {
+			faults = append(faults, configFault("Credentials.Password", envPassword, rule))
+		}
+		password = NewSecret(alone)
+	}
+	if path == "" {
+		return password, faults
+	}
+	if len(content) > 0 {
+		faults = append(faults, configFault("Credentials.Password", envPasswordFile, "must not be set together with "+envPassword))
+	}
+	fromFile, fault := passwordFromFile(path)
+	if fault != nil {
+		faults = append(faults, fault)
+	}
+	return fromFile, faults
+}
+
+func passwordFromFile(path string) (Secret, error) {
 	fault := func(rule string) error { return configFault("Credentials.Password", envPasswordFile, rule) }
-	switch {
-	case password != "" && path != "":
-		return Secret{}, fault("must not be set together with " + envPassword)
-	case path == "":
-		return SecretFromString(password), nil
+	if rule := textvalue.Rule(path); rule != "" {
+		return Secret{}, fault(rule)
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -146,14 +184,11 @@ func passwordFromEnv() (Secret, error) {
 	case !errors.Is(err, io.ErrUnexpectedEOF):
 		return Secret{}, fault("cannot be read: " + withoutPath(err))
 	}
-	content := buffer[:n]
-	if content[n-1] == '\n' {
-		content = content[:n-1]
-		if n > 1 && content[n-2] == '\r' {
-			content = content[:n-2]
-		}
+	password, rule := textvalue.Password(buffer[:n])
+	if rule != "" {
+		return Secret{}, fault("names a file that " + rule)
 	}
-	return NewSecret(content), nil
+	return NewSecret(password), nil
 }
 
 // withoutPath is the reason of a file error without the path, which is a value.

@@ -66,7 +66,7 @@ func TestRetryConfigFromEnvInvalid(t *testing.T) {
 		"API_RETRY_MAX_DELAY_MS": "Retry.MaxDelay", "API_REQUEST_TIMEOUT_SECONDS": "Retry.Timeout",
 	}
 	for value, rule := range map[string]string{
-		"not_a_number": "whole number", "1.5": "whole number", "0x10": "whole number", "1e3": "whole number", " 3": "whole number",
+		"not_a_number": "whole number", "1.5": "whole number", "0x10": "whole number", "1e3": "whole number", "3 3": "whole number", "3\n3": "whole number",
 		"0": "above zero", "-1": "above zero", "-99999999999999999999": "above zero",
 		"99999999999999999999": "too large", "9223372036854775807": "too large",
 	} {
@@ -114,8 +114,8 @@ func TestConfigFromEnvTellsEveryFaultAtOnce(t *testing.T) {
 		"API_RETRY_MAX_ATTEMPTS": "zq7value", "API_REQUEST_TIMEOUT_SECONDS": "-1",
 	})
 	_, err := ampauth.ConfigFromEnv()
-	if n := len(faults(err)); n != 5 {
-		t.Errorf("%d faults, want 5:\n%v", n, err)
+	if n := len(faults(err)); n != 6 {
+		t.Errorf("%d faults, want 6:\n%v", n, err)
 	}
 	for _, name := range []string{"AMP_API_BASE_URL", "AMP_USERNAME", "AMP_PASSWORD_FILE", "API_RETRY_MAX_ATTEMPTS", "API_REQUEST_TIMEOUT_SECONDS"} {
 		if !strings.Contains(fmt.Sprint(err), name) {
@@ -137,12 +137,20 @@ func TestConfigFromEnvironmentVariablesNamesEachFault(t *testing.T) {
 		{"base URL missing", "AMP_API_BASE_URL", "", "BaseURL (AMP_API_BASE_URL)", "is required"},
 		{"base URL with user information", "AMP_API_BASE_URL", "https://issuer:zq7value@amp.test/api", "BaseURL (AMP_API_BASE_URL)", "user information"},
 		{"base URL of plain http", "AMP_API_BASE_URL", "http://zq7value.test/api", "BaseURL (AMP_API_BASE_URL)", "must use https"},
+		{"base URL with a line break inside", "AMP_API_BASE_URL", "https://amp.test/api\nzq7value", "BaseURL (AMP_API_BASE_URL)", "must not hold line breaks"},
+		{"user with a line break inside", "AMP_USERNAME", "issuer\nzq7value", "Credentials.Username (AMP_USERNAME)", "must not hold line breaks"},
+		{"user with white space before it", "AMP_USERNAME", " zq7value", "Credentials.Username (AMP_USERNAME)", "must not begin or end with white space"},
+		{"user with white space before the line break", "AMP_USERNAME", "zq7value \n", "Credentials.Username (AMP_USERNAME)", "must not begin or end with white space"},
+		{"password with two line breaks", "AMP_PASSWORD", "zq7value\n\n", "Credentials.Password (AMP_PASSWORD)", "holds more than the password"},
+		{"password with a line break inside", "AMP_PASSWORD", "zq7value\r\nzq7value", "Credentials.Password (AMP_PASSWORD)", "holds more than the password"},
+		{"password in UTF-16", "AMP_PASSWORD", "\xff\xfezq7value", "Credentials.Password (AMP_PASSWORD)", "UTF-16"},
+		{"token directory with a line break inside", "AMP_TOKEN_DIR", "/zq7value\n/zq7value", "Store (AMP_TOKEN_DIR)", "must not hold line breaks"},
+		{"token directory with white space behind it", "AMP_TOKEN_DIR", "/zq7value ", "Store (AMP_TOKEN_DIR)", "must not begin or end with white space"},
 		{"user missing", "AMP_USERNAME", "", "Credentials.Username (AMP_USERNAME)", "is required"},
 		{"user not UTF-8", "AMP_USERNAME", "zq7value\xff", "Credentials.Username (AMP_USERNAME)", "UTF-8"},
 		{"password missing", "AMP_PASSWORD", "", "Credentials.Password (AMP_PASSWORD or AMP_PASSWORD_FILE)", "is required"},
 		{"password blank", "AMP_PASSWORD", " \t\n", "Credentials.Password (AMP_PASSWORD or AMP_PASSWORD_FILE)", "is required"},
 		{"password not UTF-8", "AMP_PASSWORD", "zq7value\xff", "Credentials.Password (AMP_PASSWORD or AMP_PASSWORD_FILE)", "UTF-8"},
-		{"password twice", "AMP_PASSWORD_FILE", "/zq7value", "Credentials.Password (AMP_PASSWORD_FILE)", "together with AMP_PASSWORD"},
 		{"attempts", "API_RETRY_MAX_ATTEMPTS", "zq7value", "Retry.MaxAttempts (API_RETRY_MAX_ATTEMPTS)", "whole number"},
 		{"base delay", "API_RETRY_BASE_DELAY_MS", "zq7value", "Retry.BaseDelay (API_RETRY_BASE_DELAY_MS)", "whole number"},
 		{"max delay", "API_RETRY_MAX_DELAY_MS", "zq7value", "Retry.MaxDelay (API_RETRY_MAX_DELAY_MS)", "whole number"},
@@ -164,6 +172,9 @@ func TestConfigFromEnvironmentVariablesNamesEachFault(t *testing.T) {
 			if strings.Contains(text, canary) || strings.Contains(text, "777") || leaks(text) != nil {
 				t.Error("the fault shows a value")
 			}
+			if strings.ContainsAny(text, "\r\n") {
+				t.Errorf("%q is of more than one line", text)
+			}
 			if cfg.BaseURL != "" || cfg.Credentials.Username != "" || !cfg.Credentials.Password.IsZero() {
 				t.Error("a faulty environment gives half a Config")
 			}
@@ -172,11 +183,40 @@ func TestConfigFromEnvironmentVariablesNamesEachFault(t *testing.T) {
 }
 
 func TestPasswordOfTheEnvironmentIsTakenAsItIs(t *testing.T) {
-	for _, password := range []string{canaryPassword, " leading and trailing ", "with a line break\n", "\u00fc\u2603"} {
-		environment(t, map[string]string{"AMP_API_BASE_URL": "https://amp.test/api", "AMP_USERNAME": "issuer", "AMP_PASSWORD": password})
+	for given, want := range map[string]string{
+		canaryPassword: canaryPassword, " leading and trailing ": " leading and trailing ", "\u00fc\u2603": "\u00fc\u2603", "tab\t": "tab\t",
+		// As from a file: no password ends with a line break, and many a file does.
+		"with a line break\n": "with a line break", "with CRLF\r\n": "with CRLF", "\ufeffmarked": "marked",
+	} {
+		environment(t, map[string]string{"AMP_API_BASE_URL": "https://amp.test/api", "AMP_USERNAME": "issuer", "AMP_PASSWORD": given})
 		cfg, err := ampauth.ConfigFromEnv()
-		if err != nil || !cfg.Credentials.Password.Equal(ampauth.SecretFromString(password)) {
+		if err != nil || !cfg.Credentials.Password.Equal(ampauth.SecretFromString(want)) {
 			t.Errorf("the password is not that of the environment: %v", err)
+		}
+	}
+}
+
+func TestWhatFilesAndShellsAddIsTakenOff(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "password")
+	if err := os.WriteFile(file, []byte("correct horse"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, added := range []string{"", "\n", "\r\n", "\n\n"} {
+		environment(t, map[string]string{
+			"AMP_API_BASE_URL": " https://amp.test/api/ \t" + added, "AMP_USERNAME": "issuer of assets" + added, "AMP_PASSWORD_FILE": file + added,
+			"API_RETRY_MAX_ATTEMPTS": " 4 " + added, "API_RETRY_BASE_DELAY_MS": "\t500" + added, "API_RETRY_MAX_DELAY_MS": " " + added,
+			"API_REQUEST_TIMEOUT_SECONDS": "120" + added, "AMP_TOKEN_DIR": dir + added, "AMP_TOKEN_PERSISTENCE": "true " + added,
+		})
+		cfg, err := ampauth.ConfigFromEnv()
+		if err != nil {
+			t.Fatalf("with %q: %v", added, err)
+		}
+		want := ampauth.DefaultRetryConfig().WithTimeout(2 * time.Minute)
+		want.MaxAttempts, want.BaseDelay = 4, 500*time.Millisecond
+		if cfg.BaseURL+"/assets" != "https://amp.test/api/assets" || cfg.Credentials.Username != "issuer of assets" || cfg.Retry != want ||
+			!cfg.Credentials.Password.Equal(ampauth.SecretFromString("correct horse")) || cfg.Store.(*ampauth.FileStore).Dir != dir {
+			t.Errorf("with %q: got %+v", added, cfg)
 		}
 	}
 }
@@ -199,8 +239,14 @@ func TestPasswordFile(t *testing.T) {
 		{"wide mode", write("plain", "correct horse"), "correct horse", ""},
 		{"final line break", write("lf", "correct horse\n"), "correct horse", ""},
 		{"final CRLF", write("crlf", "correct horse\r\n"), "correct horse", ""},
-		{"only one is cut", write("two", "correct horse\n\n"), "correct horse\n", ""},
-		{"inner and leading space stays", write("space", "  a\nb \n"), "  a\nb ", ""},
+		{"two line breaks", write("two", "correct horse\n\n"), "", "names a file that holds more than the password"},
+		{"a line break inside", write("inside", "correct\nhorse\n"), "", "names a file that holds more than the password"},
+		{"space stays", write("space", "  a\tb \n"), "  a\tb ", ""},
+		{"byte order mark", write("mark", "\ufeffcorrect horse\r\n"), "correct horse", ""},
+		{"UTF-16, little endian", write("little", "\xff\xfec\x00o\x00"), "", "names a file that is in UTF-16"},
+		{"UTF-16, big endian", write("big", "\xfe\xff\x00c\x00o"), "", "names a file that is in UTF-16"},
+		{"line break behind the path", write("behind", "correct horse") + "\n", "correct horse", ""},
+		{"space behind the path", write("gap", "correct horse") + " ", "", "must not begin or end with white space"},
 		{"link, as in a container", link, "correct horse", ""},
 		{"64 KiB", write("limit", strings.Repeat("x", 64<<10)), strings.Repeat("x", 64<<10), ""},
 		{"over 64 KiB", write("large", strings.Repeat("x", 64<<10+1)), "", "more than 64 KiB"},

@@ -3,6 +3,7 @@ package ampauth
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // The environment variables, with the names of the Rust client of the same API.
@@ -18,6 +19,15 @@ const (
 	envTokenDir     = "AMP_TOKEN_DIR"
 	envPersistence  = "AMP_TOKEN_PERSISTENCE"
 )
+
+// tooShort returns the rule that a span of time breaks which is too short to be meant. No
+// value of this package that bounds a call or a token is below a millisecond.
+func tooShort(d time.Duration, example string) (rule string) {
+	if d <= 0 || d >= time.Millisecond {
+		return ""
+	}
+	return "is below 1 ms: a number alone counts nanoseconds, so write a time.Duration with its unit, such as " + example
+}
 
 // configFault is the error of a field, and of the environment variable that sets it, if any.
 func configFault(field, variable, rule string) error {

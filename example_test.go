@@ -24,7 +24,7 @@ func Example() {
 		return
 	}
 	defer client.Close()
-	resp, err := client.Get(cfg.BaseURL + "/assets")
+	resp, err := client.Get(cfg.URL("/assets"))
 	if err != nil {
 		log.Print(err)
 		return

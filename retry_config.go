@@ -22,12 +22,12 @@ type RetryConfig struct {
 	MaxDelay  time.Duration
 
 	// Timeout bounds one attempt of anything but a mutation, the response's body
-	// included. If zero, 10 s. If negative, there is no bound.
+	// included. If zero, 10 s. If negative, there is no bound. At least 1 ms otherwise.
 	Timeout time.Duration
 
 	// MutationTimeout bounds one attempt of a mutation. On-chain calls are slow,
 	// and an early cut leaves a doubtful outcome. If zero, 60 s, or Timeout if
-	// that is longer. If negative, there is no bound.
+	// that is longer. If negative, there is no bound. At least 1 ms otherwise.
 	MutationTimeout time.Duration
 
 	// MaxRetryAfter is the longest Retry-After that is waited for; above it the
@@ -65,9 +65,13 @@ func RetryConfigForTests() RetryConfig {
 	return c
 }
 
-// WithTimeout returns c with another Timeout.
+// WithTimeout returns c with another Timeout. A positive MutationTimeout that is shorter
+// becomes as long, as it is by default: mutations have no less time than the rest.
 func (c RetryConfig) WithTimeout(d time.Duration) RetryConfig {
 	c.Timeout = d
+	if c.MutationTimeout > 0 {
+		c.MutationTimeout = max(c.MutationTimeout, d)
+	}
 	return c
 }
 
@@ -92,6 +96,12 @@ func (c RetryConfig) faults() []error {
 	}
 	if c.MaxDelay > 0 && c.MaxDelay < c.resolved().BaseDelay {
 		fault("MaxDelay", envMaxDelay, fmt.Sprintf("must not be below Retry.BaseDelay (%s)", envBaseDelay))
+	}
+	if rule := tooShort(c.Timeout, "10*time.Second"); rule != "" {
+		fault("Timeout", "", rule)
+	}
+	if rule := tooShort(c.MutationTimeout, "time.Minute"); rule != "" {
+		fault("MutationTimeout", "", rule)
 	}
 	return faults
 }

@@ -42,6 +42,27 @@ func TestRetryConfigWithTimeout(t *testing.T) {
 	}
 }
 
+func TestWithTimeoutLeavesMutationsNoLessTime(t *testing.T) {
+	const more = 2 * time.Minute
+	for name, test := range map[string]struct {
+		config ampauth.RetryConfig
+		d      time.Duration
+		want   time.Duration // MutationTimeout
+	}{
+		"the default":            {ampauth.DefaultRetryConfig(), more, more},
+		"the default, shortened": {ampauth.DefaultRetryConfig(), time.Second, time.Minute},
+		"no timeout":             {ampauth.DefaultRetryConfig(), -1, time.Minute},
+		"for tests":              {ampauth.RetryConfigForTests(), 7 * time.Second, 7 * time.Second},
+		"longer already":         {ampauth.RetryConfig{MutationTimeout: time.Hour}, more, time.Hour},
+		"left to the default":    {ampauth.RetryConfig{}, more, 0},
+		"without a bound":        {ampauth.RetryConfig{MutationTimeout: -1}, more, -1},
+	} {
+		if got := test.config.WithTimeout(test.d); got.Timeout != test.d || got.MutationTimeout != test.want {
+			t.Errorf("%s: %v, mutations %v; want %v, %v", name, got.Timeout, got.MutationTimeout, test.d, test.want)
+		}
+	}
+}
+
 func TestHugeNumbersDoNotOverflow(t *testing.T) {
 	cfg := ampauth.RetryConfig{MaxAttempts: math.MaxInt, BaseDelay: math.MaxInt64, MaxDelay: math.MaxInt64, Budget: math.MaxInt, MaxRetryAfter: math.MaxInt64}
 	if err := cfg.Validate(); err != nil {

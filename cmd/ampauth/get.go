@@ -54,11 +54,10 @@ func runGet(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitError
 	}
 	defer client.Close()
-	return fetch(ctx, client, strings.TrimRight(cfg.BaseURL, "/")+path, stdout, stderr)
+	return fetch(ctx, client, cfg.URL(path), stdout, stderr)
 }
 
-// belowBase returns what to put behind the base URL for the PATH of a command
-// line, or what is wrong with it. The texts do not quote it: a query may hold
+// belowBase returns the PATH of a command line for Config.URL, or what is wrong with it. The texts do not quote it: a query may hold
 // something private.
 func belowBase(arg string) (path, fault string) {
 	u, err := url.Parse(arg)
@@ -78,7 +77,7 @@ func belowBase(arg string) (path, fault string) {
 	if slices.Contains(segments, "..") || slices.Contains(segments, ".") {
 		return "", "PATH must not hold the segments . or .., which lead out of the base URL"
 	}
-	return "/" + strings.TrimPrefix(arg, "/"), ""
+	return arg, ""
 }
 
 func fetch(ctx context.Context, client *ampauth.Client, target string, stdout, stderr io.Writer) int {

@@ -1,4 +1,5 @@
-// Package origin compares where requests go: the scheme, host and port of a URL.
+// Package origin compares where requests go: the scheme, host and port of a URL. It also
+// joins paths to a base URL, so that the result is below it.
 package origin
 
 import (
@@ -7,6 +8,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/ampauth/ampauth/internal/textvalue"
 )
 
 // An Origin is the scheme, host and port that credentials are bound to
@@ -21,6 +24,9 @@ type Origin struct {
 func Parse(raw string, allowHTTP bool) (o Origin, rule string) {
 	if strings.TrimSpace(raw) == "" {
 		return o, "is required"
+	}
+	if rule := textvalue.Rule(raw); rule != "" {
+		return o, rule
 	}
 	u, err := url.Parse(raw)
 	switch {
@@ -56,7 +62,7 @@ func Canonical(raw string) (canonical, rule string) {
 	if err != nil {
 		return "", "is not a URL"
 	}
-	return o.String() + strings.TrimRight(u.EscapedPath(), "/"), ""
+	return o.String() + Trim(u.EscapedPath()), ""
 }
 
 // Of returns the origin of a scheme and what follows the slashes; ok is false without a
