@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"io"
@@ -34,12 +35,12 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 func (b *answerBody) Close() error { return nil }
 
-func readTokenFrom(content []byte, reader io.Reader) (Secret, *answerBody, error) {
+func readTokenFrom(content []byte, reader io.Reader, encoding ...string) (Secret, *answerBody, error) {
 	if reader == nil {
 		reader = bytes.NewReader(content)
 	}
 	body := &answerBody{Reader: reader}
-	token, err := readToken(&http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: body})
+	token, err := readToken(&http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Encoding": encoding}, Body: body})
 	return token, body, err
 }
 
@@ -70,6 +71,22 @@ func TestLoginAnswerIsWipedAfterUse(t *testing.T) {
 				t.Errorf("%d bytes were read", read)
 			}
 		})
+	}
+}
+
+func TestPackedLoginAnswerIsWipedToo(t *testing.T) {
+	var content bytes.Buffer
+	w := gzip.NewWriter(&content)
+	_, _ = w.Write([]byte(`{"token":"0123456789abcdef"}`))
+	_ = w.Close()
+	token, body, err := readTokenFrom(content.Bytes(), nil, "gzip")
+	if err != nil || token.IsZero() || len(body.into) == 0 {
+		t.Errorf("there is no token: %v", err)
+	}
+	for _, p := range body.into {
+		if !bytes.Equal(p, make([]byte, len(p))) {
+			t.Error("the answer is left in the buffer")
+		}
 	}
 }
 

@@ -19,14 +19,10 @@ import (
 	"github.com/ampauth/ampauth/internal/retryafter"
 )
 
-// maxLoginAnswer bounds the answer of the login endpoints, in bytes.
-const maxLoginAnswer = 64 << 10
-
 var (
 	errLoginProxied     = errors.New("the refusal is not JSON, so it is not AMP's: a proxy may have sent it")
 	errNoRefresh        = errors.New("there is no refresh there: check RefreshMethod and RefreshPath")
 	errUnexpectedStatus = errors.New("unexpected status: check BaseURL (" + envBaseURL + ")")
-	errAnswerTooLarge   = errors.New("the answer is larger than 64 KiB")
 	errAnswerNotJSON    = errors.New("the answer is not a JSON object with a token: check BaseURL (" + envBaseURL + ")")
 )
 
@@ -259,10 +255,14 @@ func (r refusals) of(resp *http.Response) error {
 	}
 	buffer := make([]byte, maxLoginAnswer+1)
 	defer clear(buffer) // it may repeat what was sent
-	n, err := readAnswer(resp.Body, buffer)
+	n, fault, err := readAnswer(resp, buffer)
 	switch {
 	case err != nil:
 		return transient{clean(err)}
+	case fault == errAnswerTooLarge: // AMP's is not
+		return transient{&sequence{r.byProxy, ": ", fault}}
+	case fault != nil:
+		return fault
 	case !json.Valid(buffer[:n]):
 		return transient{r.byProxy}
 	}
@@ -274,21 +274,6 @@ func saysJSON(h http.Header) bool {
 	return mediaType == "application/json" || strings.HasSuffix(mediaType, "+json")
 }
 
-// readAnswer reads the whole of body, as far as buffer has room.
-func readAnswer(body io.Reader, buffer []byte) (n int, err error) {
-	for n < len(buffer) {
-		k, err := body.Read(buffer[n:])
-		n += k
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
 // readToken reads {"token": "..."} and wipes what it read. Errors of the decoder
 // are not passed on: they quote what they could not read.
 func readToken(resp *http.Response) (Secret, error) {
@@ -297,12 +282,12 @@ func readToken(resp *http.Response) (Secret, error) {
 	}
 	buffer := make([]byte, maxLoginAnswer+1)
 	defer clear(buffer)
-	n, err := readAnswer(resp.Body, buffer)
+	n, wrong, err := readAnswer(resp, buffer)
 	if err != nil {
 		return Secret{}, transient{clean(err)}
 	}
-	if n > maxLoginAnswer {
-		return fault(errAnswerTooLarge)
+	if wrong != nil {
+		return fault(wrong)
 	}
 	var answer struct {
 		Token tokenText `json:"token"`

@@ -122,9 +122,13 @@ func TestStatusSaysWhyTheStoredTokenIsNotUsed(t *testing.T) {
 
 func TestStatusQuotesWhatATerminalWouldObey(t *testing.T) {
 	fake, _ := configureStore(t)
-	t.Setenv("AMP_USERNAME", "issuer\ntoken     obtained 1s ago\x1b[2K")
-	if got := said(t, fake, "status"); strings.Contains(got.stdout, "\x1b") || strings.Count(got.stdout, "\n") != 4 {
+	t.Setenv("AMP_USERNAME", "issuer\u202etoken     obtained 1s ago") // from right to left
+	if got := said(t, fake, "status"); strings.Contains(got.stdout, "\u202e") || strings.Count(got.stdout, "\n") != 4 {
 		t.Errorf("%q", got.stdout)
+	}
+	t.Setenv("AMP_USERNAME", "issuer\ntoken     obtained 1s ago\x1b[2K")
+	if got := said(t, fake, "status"); got.code != exitError || strings.Contains(got.stderr+got.stdout, "\x1b") || strings.Contains(got.stderr, "obtained") {
+		t.Errorf("%+v", got)
 	}
 }
 
