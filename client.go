@@ -14,7 +14,8 @@ import (
 
 // A Client is an http.Client that is logged in and survives a bad network. Its
 // Do is all that a generated API client needs. Make one with [NewClient]; it is
-// safe for concurrent use.
+// safe for concurrent use. One that was written as a struct is the http.Client that it
+// has, and gives an error that Is [ErrConfig] if it has none.
 type Client struct {
 	*http.Client
 	Tokens *TokenManager
@@ -55,15 +56,27 @@ func NewClient(cfg Config) (*Client, error) {
 // Stats returns what happened so far.
 func (c *Client) Stats() Stats {
 	var s Stats
-	c.Tokens.counters.addTo(&s)
-	c.retry.retry().counters.addTo(&s)
+	if c != nil && c.Tokens != nil {
+		c.Tokens.counters.addTo(&s)
+	}
+	if c != nil && c.retry.retry != nil {
+		c.retry.retry().counters.addTo(&s)
+	}
 	return s
 }
 
 // Close ends a login that is under way, waits for it, and wipes the token; from
 // then on requests fail with an error that Is [ErrClosed]. Idle connections are
 // closed if the client made them, not those that Config.HTTPClient has made.
-func (c *Client) Close() error { return c.Tokens.Close() }
+func (c *Client) Close() error {
+	if c == nil || c.Client == nil && c.Tokens == nil {
+		return notMade("Client", "NewClient")
+	}
+	if c.Tokens == nil { // an http.Client in a struct of ours
+		return nil
+	}
+	return c.Tokens.Close()
+}
 
 // lowerLayers is what sends requests and logins: the user's transport, or pooled
 // connections of our own. end closes those that the user did not bring.

@@ -29,6 +29,11 @@ func tooShort(d time.Duration, example string) (rule string) {
 	return "is below 1 ms: a number alone counts nanoseconds, so write a time.Duration with its unit, such as " + example
 }
 
+// notMade is the error of a value that was written as a struct and needs a constructor.
+func notMade(what, constructor string) error {
+	return configFault(what, "", "was not made: use "+constructor)
+}
+
 // configFault is the error of a field, and of the environment variable that sets it, if any.
 func configFault(field, variable, rule string) error {
 	if variable != "" {

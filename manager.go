@@ -41,7 +41,7 @@ import (
 // login helps cost five; then the next may be 20 minutes away, or what is left of the hour.
 // (A resource that takes and refuses the same token by turns has it replaced each time.)
 //
-// Make one with [NewTokenManager]. It is safe for concurrent use. It starts no
+// Make one with [NewTokenManager]: any other gives an error that Is [ErrConfig]. It is safe for concurrent use. It starts no
 // goroutine but that of a login under way; Close ends it.
 type TokenManager struct {
 	account    account
@@ -121,7 +121,7 @@ func (m *TokenManager) Token(ctx context.Context) (Token, error) {
 
 // ready implements source: it returns the current token if there is one to serve.
 func (m *TokenManager) ready() (Token, bool) {
-	s := m.epoch.Load().current.Load()
+	s := m.current()
 	if s == nil {
 		return Token{}, false
 	}
@@ -129,6 +129,26 @@ func (m *TokenManager) ready() (Token, bool) {
 		return s.token, true
 	}
 	return m.served()
+}
+
+// current returns the token that is served, nil if there is none.
+func (m *TokenManager) current() *snapshot {
+	if m == nil {
+		return nil
+	}
+	e := m.epoch.Load()
+	if e == nil {
+		return nil
+	}
+	return e.current.Load()
+}
+
+// made returns an error unless m came of NewTokenManager or NewClient.
+func (m *TokenManager) made() error {
+	if m == nil || m.epoch.Load() == nil {
+		return notMade("TokenManager", "NewTokenManager or NewClient")
+	}
+	return nil
 }
 
 // served returns the token that is served although it is due, and has it replaced if it is
@@ -166,6 +186,9 @@ func (m *TokenManager) Refresh(ctx context.Context) (Token, error) {
 
 // ForceRefresh is Refresh that also ends the pause after a refused login.
 func (m *TokenManager) ForceRefresh(ctx context.Context) (Token, error) {
+	if err := m.made(); err != nil {
+		return Token{}, err
+	}
 	m.mu.Lock()
 	m.epoch.Load().renewal.Allow()
 	m.mu.Unlock()
@@ -188,6 +211,9 @@ func (m *TokenManager) renewFor(ctx context.Context, rejected Token, with *http.
 }
 
 func (m *TokenManager) renewAt(ctx context.Context, rejected Token, at renewal.Place) (Token, error) {
+	if err := m.made(); err != nil {
+		return Token{}, err
+	}
 	// Twice, since the first may join a login that began before the refusal.
 	for range 2 {
 		s, noLogin, err := m.reject(rejected, at)
@@ -222,7 +248,12 @@ func (m *TokenManager) itself() TokenSource {
 	return m
 }
 
-func (m *TokenManager) home() (*origin.Origin, string) { return &m.account.origin, m.account.scheme }
+func (m *TokenManager) home() (*origin.Origin, string) {
+	if m.made() != nil {
+		return nil, ""
+	}
+	return &m.account.origin, m.account.scheme
+}
 
 // renewSoon implements source: it is a renewFor that nobody waits for.
 func (m *TokenManager) renewSoon(rejected Token, with *http.Request) {
@@ -291,6 +322,9 @@ func (m *TokenManager) accepted(token Token, with *http.Request) {
 // credentials give. Credentials that [Config.Validate] would not take change
 // nothing: the error Is [ErrConfig]. After Close it Is [ErrClosed].
 func (m *TokenManager) SetCredentials(credentials Credentials) error {
+	if err := m.made(); err != nil {
+		return err
+	}
 	if faults := credentials.faults(nil); faults != nil {
 		return errors.Join(faults...)
 	}
@@ -310,7 +344,7 @@ func (m *TokenManager) SetCredentials(credentials Credentials) error {
 
 // Info describes the token; ok is false if there is none. It does no I/O.
 func (m *TokenManager) Info() (info TokenInfo, ok bool) {
-	s := m.epoch.Load().current.Load()
+	s := m.current()
 	if s == nil {
 		return TokenInfo{}, false
 	}
@@ -331,6 +365,9 @@ func (m *TokenManager) Info() (info TokenInfo, ok bool) {
 // login. A login that is under way ends, and who waits for it gets the token of a new
 // one. The error, if any, says that the store may still have the token.
 func (m *TokenManager) Clear(ctx context.Context) error {
+	if err := m.made(); err != nil {
+		return err
+	}
 	user := m.epoch.Load().credentials.Username
 	m.forget(user)
 	if m.stored == nil {
@@ -355,6 +392,9 @@ func (m *TokenManager) forget(user string) {
 // that a login may take, and wipes the token. From the moment it is called there is
 // none: the error Is [ErrClosed].
 func (m *TokenManager) Close() error {
+	if err := m.made(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	last := m.epoch.Load()
 	if !m.closed {

@@ -115,6 +115,9 @@ var (
 // await has a flight do what o asks for, and waits as long as ctx allows. If the
 // epoch ends meanwhile, what comes next is decided anew.
 func (m *TokenManager) await(ctx context.Context, o order) (Token, error) {
+	if err := m.made(); err != nil {
+		return Token{}, err
+	}
 	for {
 		if err := ended(ctx); err != nil {
 			return Token{}, m.noToken(err)

@@ -10,7 +10,11 @@ import (
 	"github.com/ampauth/ampauth/internal/origin"
 )
 
-// A TokenSource yields the token to send with a request.
+// A TokenSource yields the token to send with a request. It judges by itself whether that
+// is worth sending: an [AuthTransport] asks it for each request and sends what it gets,
+// also a Token that IsExpired, since the API has the last word. When that refuses it, a
+// [Renewer] is asked for another, and without one the caller gets the refusal. (After a wait
+// for the Limiter a token that has ended meanwhile is asked for once more.)
 type TokenSource interface {
 	// Token returns a token that is worth sending now. It must be safe for
 	// concurrent use and give up when ctx ends.

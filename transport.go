@@ -29,6 +29,10 @@ import (
 // above renews it and sends the request again. Without one the renewal is started, nobody
 // waits for it, and the caller gets the refusal: the next request has the new token.
 //
+// Those texts are English. A server that speaks another language (by its LANGUAGE_CODE, or
+// by an Accept-Language of the caller's) says otherwise: a 403 of its counts as an answer
+// like any other and is returned as it is, with nothing renewed. A 401 needs no text.
+//
 // Layers between it and the network see the token; layers above never do, since
 // the response's Request is the caller's own. It is safe for concurrent use and
 // must not be changed or copied once used.
@@ -164,7 +168,7 @@ func (t *AuthTransport) resolve() {
 	case home != nil:
 		t.origin = *home
 	default:
-		rule = "is required unless Source is a *TokenManager"
+		rule = "is required unless Source is a *TokenManager that NewTokenManager or NewClient made"
 	}
 	if rule != "" {
 		t.fault = configFault("AuthTransport.Origin", "", rule)

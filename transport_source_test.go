@@ -26,7 +26,8 @@ func TestRequestWithoutTokenFailsOnceAndIsNotSent(t *testing.T) {
 		{"token that no header can carry", static("a\r\nX-Evil: 1"), ampauth.ErrObtainFailed},
 		{"panic", sourceFunc(func(context.Context) (ampauth.Token, error) { panic("secret-in-a-panic") }), ampauth.ErrObtainFailed},
 		{"nil source", nil, ampauth.ErrConfig},
-		{"nil manager", (*ampauth.TokenManager)(nil), ampauth.ErrObtainFailed},
+		{"nil manager", (*ampauth.TokenManager)(nil), ampauth.ErrConfig},
+		{"zero manager", new(ampauth.TokenManager), ampauth.ErrConfig},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			calls := 0

@@ -45,6 +45,23 @@ func TestStoredTokenIsUsedByTheNextRun(t *testing.T) {
 	}
 }
 
+func TestSpellingsOfTheBaseURLAreOneServer(t *testing.T) {
+	fake, _ := configureStore(t)
+	base := os.Getenv("AMP_API_BASE_URL")
+	for _, spelling := range []string{base, base + "/", " " + base + "//\n"} {
+		t.Setenv("AMP_API_BASE_URL", spelling)
+		if got := get(t, t.Context(), "/managers/me"); got.code != exitOK {
+			t.Errorf("%q: %+v", spelling, got)
+		}
+		if got := said(t, fake, "status"); got.code != exitOK || !strings.HasPrefix(got.stdout, "base URL  "+base+"\n") {
+			t.Errorf("%q: %+v", spelling, got)
+		}
+	}
+	if n := fake.Count("POST /user/obtain_token"); n != 1 || len(fake.Violations()) > 0 {
+		t.Errorf("%d logins, want 1; violations %q", n, fake.Violations())
+	}
+}
+
 func TestStatusTellsOfTheTokenAndSendsNothing(t *testing.T) {
 	fake, dir := configureStore(t)
 	get(t, t.Context(), "/managers/me")
