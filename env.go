@@ -18,9 +18,8 @@ import (
 const maxPasswordFile = 64 << 10
 
 // ConfigFromEnv reads AMP_API_BASE_URL, AMP_USERNAME, AMP_PASSWORD or
-// AMP_PASSWORD_FILE (a file with the password alone,
-// e.g. a mounted secret), and what [RetryConfigFromEnv] reads. AMP_TOKEN_DIR, an
-// absolute path, makes a [FileStore] there the Store, and AMP_TOKEN_PERSISTENCE=true
+// AMP_PASSWORD_FILE (a file with the password alone, e.g. a mounted secret), and what
+// [RetryConfigFromEnv] reads. AMP_TOKEN_DIR, an absolute path, makes a [FileStore] there the Store, and AMP_TOKEN_PERSISTENCE=true
 // one in the user's cache directory. An empty variable counts as absent. All faults
 // are returned at once, joined; each names its field and variable, shows no value,
 // and Is [ErrConfig].

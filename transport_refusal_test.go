@@ -62,6 +62,12 @@ func TestRefusalIsToldFromOtherAnswers(t *testing.T) {
 		{"403 no permission", func() *http.Response {
 			return stubResponse(403, `{"detail":"You do not have permission to perform this action."}`, "Content-Type", "application/json")
 		}, false},
+		{"403 in another language", func() *http.Response {
+			return stubResponse(403, `{"detail":"Token inválido."}`, "Content-Type", "application/json")
+		}, false},
+		{"401 in another language", func() *http.Response {
+			return stubResponse(401, `{"detail":"Token inválido."}`, "Content-Type", "application/json")
+		}, true},
 		{"403 HTML that quotes it", func() *http.Response {
 			return stubResponse(403, `{"detail":"Invalid token."}`, "Content-Type", "text/html")
 		}, false},

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
@@ -222,4 +223,22 @@ func TestSourceThatEmbedsAManagerIsAskedItself(t *testing.T) {
 			t.Errorf("without an Origin: %v", err)
 		}
 	})
+}
+
+func TestEndedTokenOfAForeignSourceIsSentForTheAPIToJudge(t *testing.T) {
+	ended := ampauth.Token{Value: ampauth.SecretFromString("ended"), ExpiresAt: time.Now().Add(-time.Hour)}
+	base := stubScript(stubAnswer(401))
+	rt := &ampauth.RetryTransport{Base: &ampauth.AuthTransport{
+		Base: base, Origin: "https://amp.test",
+		Source: sourceFunc(func(context.Context) (ampauth.Token, error) { return ended, nil }),
+	}}
+	resp, err := rt.RoundTrip(requestOf(t, "GET", "https://amp.test/api/assets"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	calls := base.seen()
+	if len(calls) != 1 || resp.StatusCode != 401 || calls[0].request.Header.Get("Authorization") != "token ended" {
+		t.Errorf("%d requests, status %d; want one with the token that it gave, and its refusal", len(calls), resp.StatusCode)
+	}
 }
