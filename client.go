@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/ampauth/ampauth/internal/keptlog"
+	"github.com/ampauth/ampauth/internal/kept"
 	"github.com/ampauth/ampauth/internal/livepool"
 	"github.com/ampauth/ampauth/internal/origin"
 	"github.com/ampauth/ampauth/internal/viaproxy"
@@ -118,7 +118,7 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 			window:        cmp.Or(cfg.RefreshWindow, 5*time.Minute),
 			retry:         retry,
 		},
-		log: keptlog.New(cfg.Logger),
+		log: kept.Logger(cfg.Logger),
 		end: end,
 	}
 	m.account.origin, _ = origin.Parse(cfg.BaseURL, cfg.AllowHTTP)

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ampauth/ampauth/internal/keptlog"
+	"github.com/ampauth/ampauth/internal/kept"
 	"github.com/ampauth/ampauth/internal/pace"
 )
 
@@ -43,7 +43,7 @@ type flight struct {
 	cancel   context.CancelFunc
 	timer    *time.Timer  // lands it when its time is over
 	attempts atomic.Int32 // at a login
-	records  keptlog.Records
+	told     kept.Calls   // to the Logger and OnEvent, until it has landed
 
 	// The manager's mu guards what follows.
 	waiters int  // callers who have not left; who has it made in the background never does
@@ -209,10 +209,10 @@ func (e *epoch) flightFor(k flightKey) *flight {
 // start begins a flight; m.mu must be held.
 func (m *TokenManager) start(e *epoch, o order) *flight {
 	f := &flight{order: o, key: flightKey{o.purpose, o.noLogin != nil}, epoch: e, landed: make(chan struct{})}
-	f.ctx, f.cancel = context.WithTimeoutCause(f.records.In(e.ctx), m.flightTime, flightTimeout{m.flightTime})
+	f.ctx, f.cancel = context.WithTimeoutCause(f.told.In(e.ctx), m.flightTime, flightTimeout{m.flightTime})
 	f.timer = time.AfterFunc(m.flightTime, func() {
 		m.land(f, Token{}, flightTimeout{m.flightTime})
-		f.records.Write()
+		f.told.Make()
 	})
 	e.flights[f.key] = f
 	m.flying.Add(1)
@@ -238,7 +238,7 @@ func (m *TokenManager) fly(f *flight) {
 	err, release := error(errFlightDied), func() {}
 	// In the end, the last of these first: the next flight sees what this one has
 	// found out, and does not wait for a Logger.
-	defer f.records.Write()
+	defer f.told.Make()
 	defer f.cancel()
 	defer func() { release() }()
 	defer func() { m.land(f, token, err) }()

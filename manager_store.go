@@ -58,7 +58,7 @@ func (m *TokenManager) unstore(f *flight, key StoreKey) {
 // saveToken stores a new token. What ends the epoch does not end that: a Save that is
 // left alone may still come to pass, after the Clear that should have undone it.
 func (m *TokenManager) saveToken(f *flight, key StoreKey, token Token) {
-	ctx := f.records.In(m.ctx)
+	ctx := f.told.In(m.ctx)
 	_ = m.stored.save(ctx, key, token)
 	if f.epoch.over() && ctx.Err() == nil { // not by Close, which undoes nothing
 		_ = m.stored.deleteIf(ctx, key, token.Value)

@@ -1,4 +1,4 @@
-package keptlog
+package kept
 
 import (
 	"bytes"
@@ -49,19 +49,19 @@ func (h *fakeHandler) has(t *testing.T, want ...string) {
 	}
 }
 
-func TestRecordsAreKeptInOrderUntilWrite(t *testing.T) {
+func TestRecordsAreKeptInOrderUntilMake(t *testing.T) {
 	below := new(fakeHandler)
-	log := New(slog.New(below))
-	var records Records
+	log := Logger(slog.New(below))
+	var records Calls
 	ctx := records.In(t.Context())
 	log.InfoContext(ctx, "first")
 	log.ErrorContext(ctx, "second")
 	below.has(t)
-	records.Write()
+	records.Make()
 	below.has(t, "first", "second")
 	log.InfoContext(ctx, "third")
 	below.has(t, "first", "second", "third")
-	records.Write()
+	records.Make()
 	below.has(t, "first", "second", "third")
 }
 
@@ -72,38 +72,38 @@ func TestRecordsOfOtherContextsAreNotKept(t *testing.T) {
 			t.Error("the Logger does not see the caller's context")
 		}
 	}
-	log := New(slog.New(below))
-	var records, others Records
+	log := Logger(slog.New(below))
+	var records, others Calls
 	caller := context.WithValue(t.Context(), valueKey{}, "caller's")
 	log.InfoContext(records.In(t.Context()), "kept")
 	log.InfoContext(others.In(t.Context()), "kept by others")
 	log.InfoContext(caller, "direct")
 	below.has(t, "direct")
 	below.handle = nil
-	others.Write()
+	others.Make()
 	below.has(t, "direct", "kept by others")
 }
 
 func TestContextOfARecordThatWasKeptHoldsNothingAndNeverEnds(t *testing.T) {
 	below := new(fakeHandler)
 	below.handle = func(ctx context.Context, message string) {
-		if ctx.Err() != nil || ctx.Value(valueKey{}) != nil || ctx.Value(recordsKey{}) != nil {
+		if ctx.Err() != nil || ctx.Value(valueKey{}) != nil || ctx.Value(callsKey{}) != nil {
 			t.Errorf("%s: the context is %v, %v", message, ctx, ctx.Err())
 		}
 	}
-	log := New(slog.New(below))
-	var records Records
+	log := Logger(slog.New(below))
+	var records Calls
 	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), valueKey{}, "caller's"))
 	ctx = records.In(ctx)
 	log.InfoContext(ctx, "kept")
 	cancel()
-	records.Write()
+	records.Make()
 	log.InfoContext(ctx, "afterwards")
 	below.has(t, "kept", "afterwards")
 }
 
 func TestContextWithRecordsIsTheCallersOtherwise(t *testing.T) {
-	var records Records
+	var records Calls
 	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), valueKey{}, "caller's"))
 	ctx = records.In(ctx)
 	cancel()
@@ -113,13 +113,13 @@ func TestContextWithRecordsIsTheCallersOtherwise(t *testing.T) {
 }
 
 func TestNoLoggerDiscards(t *testing.T) {
-	log := New(nil)
+	log := Logger(nil)
 	if log.Enabled(t.Context(), slog.LevelError) {
 		t.Error("a Logger that is none is enabled")
 	}
-	var records Records
+	var records Calls
 	log.ErrorContext(records.In(t.Context()), "nobody reads this")
-	records.Write()
+	records.Make()
 }
 
 func TestHandlerThatPanicsLosesThatRecordOnly(t *testing.T) {
@@ -129,13 +129,13 @@ func TestHandlerThatPanicsLosesThatRecordOnly(t *testing.T) {
 			panic("broken Logger")
 		}
 	}
-	log := New(slog.New(below))
-	var records Records
+	log := Logger(slog.New(below))
+	var records Calls
 	ctx := records.In(t.Context())
 	for _, message := range []string{"first", "second", "third"} {
 		log.InfoContext(ctx, message)
 	}
-	records.Write()
+	records.Make()
 	below.has(t, "first", "third")
 }
 
@@ -145,15 +145,15 @@ func TestHandlerIsAskedNothingWhileRecordsAreKept(t *testing.T) {
 		asked++
 		return level >= slog.LevelInfo
 	}
-	log := New(slog.New(below))
-	var records Records
+	log := Logger(slog.New(below))
+	var records Calls
 	ctx := records.In(t.Context())
 	log.DebugContext(ctx, "debug")
 	log.InfoContext(ctx, "info")
 	if !log.Enabled(ctx, slog.LevelDebug) || asked != 0 {
 		t.Errorf("the Handler was asked %d times", asked)
 	}
-	records.Write()
+	records.Make()
 	below.has(t, "info")
 	log.DebugContext(ctx, "debug afterwards")
 	log.DebugContext(t.Context(), "debug elsewhere")
@@ -163,34 +163,34 @@ func TestHandlerIsAskedNothingWhileRecordsAreKept(t *testing.T) {
 
 func TestAttributesAndGroupsGoThrough(t *testing.T) {
 	var output bytes.Buffer
-	log := New(slog.New(slog.NewTextHandler(&output, nil))).With("a", 1).WithGroup("g").With("b", 2)
-	var records Records
+	log := Logger(slog.New(slog.NewTextHandler(&output, nil))).With("a", 1).WithGroup("g").With("b", 2)
+	var records Calls
 	log.InfoContext(records.In(t.Context()), "kept", "c", 3)
 	log.InfoContext(t.Context(), "direct", "c", 4)
 	if got := output.String(); !strings.HasSuffix(got, "msg=direct a=1 g.b=2 g.c=4\n") || strings.Contains(got, "kept") {
 		t.Errorf("logged %q", got)
 	}
 	output.Reset()
-	records.Write()
+	records.Make()
 	if got := output.String(); !strings.HasSuffix(got, "msg=kept a=1 g.b=2 g.c=3\n") {
 		t.Errorf("logged %q", got)
 	}
 }
 
-func TestHandlerMayLogAndWriteAgain(t *testing.T) {
+func TestHandlerMayLogAndMakeThemAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // in which a deadlock ends the test
 		below := new(fakeHandler)
-		log := New(slog.New(below))
-		var records Records
+		log := Logger(slog.New(below))
+		var records Calls
 		ctx := records.In(t.Context())
 		below.handle = func(_ context.Context, message string) {
 			if !strings.HasPrefix(message, "again") {
 				log.InfoContext(ctx, "again "+message)
-				records.Write()
+				records.Make()
 			}
 		}
 		log.InfoContext(ctx, "kept")
-		records.Write()
+		records.Make()
 		below.has(t, "again kept", "kept")
 		log.InfoContext(ctx, "direct")
 		below.has(t, "again kept", "kept", "again direct", "direct")
@@ -199,8 +199,8 @@ func TestHandlerMayLogAndWriteAgain(t *testing.T) {
 
 func TestNoRecordOfManyGoroutinesIsLostOrDoubled(t *testing.T) {
 	below := new(fakeHandler)
-	log := New(slog.New(below))
-	var records Records
+	log := Logger(slog.New(below))
+	var records Calls
 	ctx := records.In(t.Context())
 	var want []string
 	var logging sync.WaitGroup
@@ -209,11 +209,40 @@ func TestNoRecordOfManyGoroutinesIsLostOrDoubled(t *testing.T) {
 		want = append(want, message)
 		logging.Go(func() { log.InfoContext(ctx, message) })
 		if i%40 == 20 {
-			logging.Go(records.Write)
+			logging.Go(records.Make)
 		}
 	}
 	logging.Wait()
-	records.Write()
+	records.Make()
 	slices.Sort(below.messages)
 	below.has(t, want...)
+}
+
+func TestCallIsMadeAtOnceWithItsContextUnlessThatKeeps(t *testing.T) {
+	caller := context.WithValue(t.Context(), valueKey{}, "caller's")
+	var got []any
+	call := func(ctx context.Context) { got = append(got, ctx.Value(valueKey{})) }
+	Do(caller, call)
+	var calls Calls
+	Do(calls.In(caller), call)
+	if len(got) != 1 || got[0] != "caller's" {
+		t.Errorf("called with %v, want once, with the caller's context", got)
+	}
+	calls.Make()
+	Do(calls.In(caller), call)
+	if len(got) != 3 || got[1] != nil || got[2] != nil {
+		t.Errorf("called with %v, want twice more, without the caller's context", got)
+	}
+}
+
+func TestCallsAndRecordsKeepTheirOrder(t *testing.T) {
+	below := new(fakeHandler)
+	log := Logger(slog.New(below))
+	var calls Calls
+	ctx := calls.In(t.Context())
+	log.InfoContext(ctx, "first")
+	Do(ctx, func(context.Context) { log.InfoContext(t.Context(), "second") })
+	log.InfoContext(ctx, "third")
+	calls.Make()
+	below.has(t, "first", "second", "third")
 }
