@@ -38,6 +38,7 @@ func NewClient(cfg Config) (*Client, error) {
 		Limiter:  cfg.Limiter,
 		Classify: cfg.Classify,
 		Logger:   cfg.Logger,
+		OnEvent:  cfg.OnEvent,
 	}
 	client := new(http.Client)
 	if cfg.HTTPClient != nil {
@@ -57,7 +58,7 @@ func NewClient(cfg Config) (*Client, error) {
 func (c *Client) Stats() Stats {
 	var s Stats
 	if c != nil && c.Tokens != nil {
-		c.Tokens.counters.addTo(&s)
+		s = c.Tokens.Stats()
 	}
 	if c != nil && c.retry.retry != nil {
 		c.retry.retry().counters.addTo(&s)
@@ -121,6 +122,7 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 		log: kept.Logger(cfg.Logger),
 		end: end,
 	}
+	m.events = listener{cfg.OnEvent, &m.counters}
 	m.account.origin, _ = origin.Parse(cfg.BaseURL, cfg.AllowHTTP)
 	wire := &RetryTransport{
 		Base: base,
@@ -134,7 +136,7 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 	}
 	m.wire = hideTransport(wire)
 	if cfg.Store != nil {
-		m.stored = &guardedStore{store: cfg.Store, logger: m.log}
+		m.stored = &guardedStore{store: cfg.Store, logger: m.log, events: m.events}
 	}
 	return m.open(cfg.Credentials)
 }

@@ -1,6 +1,7 @@
 package ampauth
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -55,6 +56,11 @@ type Config struct {
 	// Logger gets debug records of attempts, info of logins, warnings of
 	// exhaustion and refused credentials, no secrets. If nil, nothing is logged.
 	Logger *slog.Logger
+
+	// OnEvent is told of logins, repeats, calls that end in doubt or are given up, and
+	// faults of the Store, as they happen: for metrics and alerts. See [Event]. If nil,
+	// nobody is told.
+	OnEvent func(context.Context, Event)
 
 	// Lifetime is how long a token is taken to live from the moment it arrived;
 	// AMP does not say. If zero, 24 h, which is a guess: a token that has ended by it is

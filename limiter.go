@@ -24,7 +24,7 @@ type Limiter interface {
 // A queue is a Limiter in use, and where the waits for it are counted.
 type queue struct {
 	limiter  Limiter
-	counters *retryCounters
+	counters *counters
 }
 
 // leastWait is how long a call of somebody else's code takes at least if it waited.
@@ -33,7 +33,7 @@ const leastWait = time.Millisecond
 var errNoBurst = errors.New("Limiter has no burst, so that nothing ever passes")
 
 // queueFor returns the queue for a limiter, or nil if there is none.
-func queueFor(limiter Limiter, counters *retryCounters) *queue {
+func queueFor(limiter Limiter, counters *counters) *queue {
 	if own, ok := limiter.(*rate.Limiter); limiter == nil || ok && own == nil {
 		return nil
 	}

@@ -58,12 +58,13 @@ type TokenManager struct {
 	ctx    context.Context // of all epochs; ends with Close
 	stop   context.CancelFunc
 
-	mu     sync.Mutex // guards all below but counters, and what an epoch says; never held while talking to the network, a store or a logger
+	mu     sync.Mutex // guards all below but counters and events, and what an epoch says; never held while talking to the network, a store or a logger
 	closed bool
 	users  map[string]uint32 // the numbers of all users that there were
 	known  issuedTokens
 
-	counters tokenCounters
+	counters counters
+	events   listener
 }
 
 // An account is what a manager keeps logged in, and how: the Config with its defaults.
@@ -340,6 +341,13 @@ func (m *TokenManager) SetCredentials(credentials Credentials) error {
 	}
 	m.begin(e)
 	return nil
+}
+
+// Stats returns what happened so far, but for what a [RetryTransport] above did.
+func (m *TokenManager) Stats() Stats {
+	var s Stats
+	m.counters.addTo(&s)
+	return s
 }
 
 // Info describes the token; ok is false if there is none. It does no I/O.

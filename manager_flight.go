@@ -41,6 +41,7 @@ type flight struct {
 	epoch    *epoch
 	ctx      context.Context // ends with the epoch, and when the time is over
 	cancel   context.CancelFunc
+	began    time.Time
 	timer    *time.Timer  // lands it when its time is over
 	attempts atomic.Int32 // at a login
 	told     kept.Calls   // to the Logger and OnEvent, until it has landed
@@ -208,7 +209,7 @@ func (e *epoch) flightFor(k flightKey) *flight {
 
 // start begins a flight; m.mu must be held.
 func (m *TokenManager) start(e *epoch, o order) *flight {
-	f := &flight{order: o, key: flightKey{o.purpose, o.noLogin != nil}, epoch: e, landed: make(chan struct{})}
+	f := &flight{order: o, key: flightKey{o.purpose, o.noLogin != nil}, epoch: e, began: time.Now(), landed: make(chan struct{})}
 	f.ctx, f.cancel = context.WithTimeoutCause(f.told.In(e.ctx), m.flightTime, flightTimeout{m.flightTime})
 	f.timer = time.AfterFunc(m.flightTime, func() {
 		m.land(f, Token{}, flightTimeout{m.flightTime})
@@ -311,7 +312,8 @@ func (m *TokenManager) land(f *flight, token Token, err error) {
 	close(f.landed)
 	m.flying.Done()
 	if unreported {
-		m.counters.obtainFailures.Add(1)
+		e, _ := f.err.(*Error)
+		m.raiseEnd(f, EventObtain, time.Since(f.began), e)
 		m.log.ErrorContext(f.ctx, "ampauth: login failed", "outcome", NotSent.String(), "error", f.err.Error())
 	}
 }

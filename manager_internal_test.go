@@ -302,7 +302,7 @@ func TestFlightTimeHasRoomForAllThatIsConfigured(t *testing.T) {
 		want   time.Duration
 	}{
 		"default":              {RetryConfig{}, false, 162 * s}, // a refresh, 3 attempts, 2 waits of 61 s
-		"with a store":         {RetryConfig{}, true, 178 * s},
+		"with a store":         {RetryConfig{}, true, 179 * s},
 		"for tests":            {RetryConfigForTests(), false, 15*s + 60*s + 100*time.Millisecond},
 		"the least":            {RetryConfig{MaxAttempts: 1}, false, 30 * s},
 		"long attempts":        {RetryConfig{MaxAttempts: 2, Timeout: 60 * s}, false, 241 * s},

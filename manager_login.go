@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/replay"
@@ -53,10 +52,10 @@ func (m *TokenManager) obtain(f *flight) (Secret, *Error) {
 	if err != nil {
 		e := tokenError("obtain", ErrObtainFailed, err)
 		e.where = m.account.obtainCall()
-		m.report(f, e, &m.counters.obtainFailures, "ampauth: login failed", time.Since(began))
+		m.report(f, e, "ampauth: login failed", time.Since(began))
 		return Secret{}, e
 	}
-	m.counters.obtains.Add(1)
+	m.raiseEnd(f, EventObtain, time.Since(began), nil)
 	m.log.InfoContext(f.ctx, "ampauth: logged in", "outcome", "ok", "elapsed", time.Since(began))
 	return value, nil
 }
@@ -77,10 +76,10 @@ func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 			f.epoch.renewal.NoRefresh(time.Now())
 			m.mu.Unlock()
 		}
-		m.report(f, e, &m.counters.refreshFailures, "ampauth: refresh failed, logging in instead", time.Since(began))
+		m.report(f, e, "ampauth: refresh failed, logging in instead", time.Since(began))
 		return Secret{}, e
 	}
-	m.counters.refreshes.Add(1)
+	m.raiseEnd(f, EventRefresh, time.Since(began), nil)
 	m.log.InfoContext(f.ctx, "ampauth: token refreshed", "outcome", "ok", "elapsed", time.Since(began))
 	return value, nil
 }
@@ -120,7 +119,7 @@ func tokenError(op string, kind, err error) *Error {
 
 // report counts and logs a call that failed, unless it was ended: that of a flight
 // whose epoch or time is over says nothing of the server.
-func (m *TokenManager) report(f *flight, e *Error, failures *atomic.Uint64, message string, elapsed time.Duration) {
+func (m *TokenManager) report(f *flight, e *Error, message string, elapsed time.Duration) {
 	select {
 	case <-f.epoch.ctx.Done():
 		return
@@ -128,7 +127,7 @@ func (m *TokenManager) report(f *flight, e *Error, failures *atomic.Uint64, mess
 		return
 	default:
 	}
-	failures.Add(1)
+	m.raiseEnd(f, EventName(e.Op), elapsed, e)
 	level := slog.LevelInfo
 	switch {
 	case errors.Is(e, ErrCredentialsRefused):
@@ -137,6 +136,21 @@ func (m *TokenManager) report(f *flight, e *Error, failures *atomic.Uint64, mess
 		level = slog.LevelWarn // the attempts are exhausted
 	}
 	m.log.Log(f.ctx, level, message, "outcome", e.Outcome.String(), "attempts", e.Attempts, "elapsed", elapsed, "error", e.Error())
+}
+
+// raiseEnd tells how a login or a refresh ended.
+func (m *TokenManager) raiseEnd(f *flight, name EventName, elapsed time.Duration, err *Error) {
+	e := Event{Name: name, Attempt: 1, Elapsed: elapsed}
+	if name == EventObtain {
+		e.Attempt = int(f.attempts.Load())
+		if f.purpose == replace {
+			e.Reason = reasonRefused
+		}
+	}
+	if err != nil {
+		e.Attempt, e.Err = err.Attempts, err
+	}
+	m.events.raise(f.ctx, e, nil)
 }
 
 // obtainRequest makes the login request (AMP: POST /user/obtain_token).

@@ -37,9 +37,6 @@ func (m *TokenManager) getToken(f *flight) (token Token, kept bool, err error) {
 		}
 		return Token{}, false, obtainErr
 	}
-	if f.purpose == replace {
-		m.counters.renewals.Add(1)
-	}
 	s := m.newSnapshot(value)
 	s.loggedIn = true
 	token, kept = m.install(f, s)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -41,10 +42,22 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 	// A refresh ends the token of all who share it: not without telling them.
 	f.lockFailed = lock == lockFailed
 	token, kept, err := m.getToken(f)
-	if err == nil && kept && !f.lockFailed { // without the lock it could be older than what is there
+	if err == nil && kept && (!f.lockFailed || m.storeHasNone(f, key)) {
 		m.saveToken(f, key, token)
 	}
 	return token, err
+}
+
+// storeHasNone reports whether nothing is stored that is worth keeping. Without the lock a
+// new token could be older than one that is there.
+func (m *TokenManager) storeHasNone(f *flight, key StoreKey) bool {
+	loaded, err := m.stored.load(f.ctx, key)
+	if err != nil {
+		return errors.Is(err, ErrNoToken)
+	}
+	defer loaded.Value.Destroy()
+	// One that has ended, or was refused, helps nobody.
+	return loaded.IsExpired() || m.snapshotOfStored(&loaded, time.Now()).token.IsExpired() || f.purpose == replace && loaded.Value.Equal(f.rejected.Value)
 }
 
 // unstore has nobody take up a refused token again, unless that is served on.
@@ -76,13 +89,10 @@ func (m *TokenManager) adopt(f *flight, key StoreKey) (Token, bool) {
 		return Token{}, false
 	}
 	now := time.Now()
-	if loaded.ObtainedAt.IsZero() || loaded.ObtainedAt.After(now) {
-		loaded.ObtainedAt = now // by the clock of another machine it is later
-	}
-	s := m.snapshotOf(loaded)
+	s := m.snapshotOfStored(&loaded, now)
 	current := f.epoch.current.Load()
 	switch {
-	case s.token.IsExpired():
+	case s.token.IsExpired(), m.wasRefused(f.epoch, s.token, now):
 		return Token{}, false
 	case f.purpose == replace:
 		// What is older than a refused token was refused before.
@@ -96,9 +106,27 @@ func (m *TokenManager) adopt(f *flight, key StoreKey) (Token, bool) {
 	if !kept { // it was refused as well, or the epoch is over
 		return Token{}, false
 	}
-	m.counters.adoptions.Add(1)
+	m.events.raise(f.ctx, Event{Name: EventAdopt}, nil)
 	m.log.InfoContext(f.ctx, "ampauth: took the stored token", "age", s.token.Age().Round(time.Second))
 	return token, f.purpose != refreshFirst
+}
+
+// wasRefused reports whether a stored token is one that was refused in this epoch, and that
+// the store keeps since it could not be told.
+func (m *TokenManager) wasRefused(e *epoch, stored Token, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(e.dropped, func(s *snapshot) bool {
+		return stored.Value.Equal(s.token.Value) && !later(stored.ObtainedAt, s.token.ObtainedAt, now)
+	})
+}
+
+// snapshotOfStored sets the times of a token that was stored.
+func (m *TokenManager) snapshotOfStored(loaded *Token, now time.Time) *snapshot {
+	if loaded.ObtainedAt.IsZero() || loaded.ObtainedAt.After(now) {
+		loaded.ObtainedAt = now // by the clock of another machine it is later
+	}
+	return m.snapshotOf(*loaded)
 }
 
 // later reports whether a is a later time than b, to the second, as stores keep it.
@@ -132,8 +160,5 @@ func (m *TokenManager) clearStore(ctx context.Context, user string) error {
 	if !isFault(err) {
 		return nil
 	}
-	if ours, ok := err.(*Error); ok {
-		return ours
-	}
-	return storeFault(clean(err))
+	return faultOf(err)
 }

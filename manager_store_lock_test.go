@@ -178,9 +178,118 @@ func TestManagerWithoutATokenWaitsForTheLockSoLongAndNoLonger(t *testing.T) {
 			t.Errorf("waited %v, want 7.5 to 10 s", took)
 		}
 		w.wantSent(1, 0)
-		if _, ok := w.stored(store); ok {
-			t.Error("a token was stored without the lock")
+	})
+}
+
+// A process may start often, and the holder of the lock may be one that hangs for ever.
+func TestLockThatNobodyReleasesCostsOneLoginInAll(t *testing.T) {
+	broken := func(context.Context) error { return errors.New("no locks here") }
+	for name, spoil := range map[string]func(w *ampWorld, store *faultyStore){
+		"held for ever": func(w *ampWorld, store *faultyStore) { w.holdLock(store.memoryStore) },
+		"fails at once": func(_ *ampWorld, store *faultyStore) { store.lock, store.tryLock = broken, broken },
+		"ignores its time": func(_ *ampWorld, store *faultyStore) {
+			store.lock = func(context.Context) error { time.Sleep(time.Hour); return nil }
+		},
+	} {
+		for what, before := range map[string]func(w *ampWorld, store *faultyStore){
+			"nothing is stored": func(*ampWorld, *faultyStore) {},
+			"a token that has ended is stored": func(w *ampWorld, store *faultyStore) {
+				w.store(store, ampauth.Token{Value: ampauth.SecretFromString("ended"), ObtainedAt: time.Now().Add(-25 * time.Hour)})
+			},
+			"one that ends by its own end": func(w *ampWorld, store *faultyStore) {
+				w.store(store, ampauth.Token{Value: ampauth.SecretFromString("ended"), ObtainedAt: time.Now().Add(-2 * time.Hour), ExpiresAt: time.Now().Add(-time.Hour)})
+			},
+		} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+					store := &faultyStore{memoryStore: newMemoryStore()}
+					before(w, store)
+					spoil(w, store)
+					for range 3 {
+						m := w.manager(storedIn(store))
+						w.token(m)
+						_ = m.Close()
+					}
+					w.wantSent(1, 0)
+					time.Sleep(2 * time.Hour) // for what ignores its time
+				})
+			})
 		}
+	}
+}
+
+// The refused token cannot be removed, or only by who has the lock.
+func TestRefusedTokenIsReplacedInTheStoreWithoutTheLock(t *testing.T) {
+	for name, deleteIf := range map[string]func(context.Context) error{
+		"removed":           nil,
+		"cannot be removed": func(context.Context) error { return errors.New("read-only") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
+				store := &faultyStore{memoryStore: newMemoryStore(), deleteIf: deleteIf}
+				client := w.client(storedIn(store))
+				w.token(client.Tokens)
+				w.holdLock(store.memoryStore)
+				w.Revoke("issuer")
+				if status := w.assets(client); status != 200 {
+					t.Errorf("status %d", status)
+				}
+				if stored, ok := w.stored(store); !ok || !stored.Value.Equal(w.token(client.Tokens).Value) {
+					t.Error("the new token is not stored")
+				}
+				w.token(w.manager(storedIn(store)))
+				w.wantSent(2, 0)
+			})
+		})
+	}
+}
+
+// Who has no lock may be late.
+func TestTokenThatSomebodyElseStoredIsKept(t *testing.T) {
+	ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		w.holdLock(store)
+		w.Inject(fakeamp.Fault{Route: ampObtain, Delay: 2 * time.Second})
+		m := w.manager(storedIn(store))
+		done := ampStart(func() (ampauth.Token, error) { return m.Token(t.Context()) })
+		time.Sleep(10*time.Second + time.Millisecond) // it waits for the lock no longer
+		w.store(store, ampauth.Token{Value: ampauth.SecretFromString("theirs"), ObtainedAt: time.Now()})
+		if r := <-done; r.err != nil {
+			t.Error(r.err)
+		}
+		if stored, _ := w.stored(store); ampReveal(stored.Value) != "theirs" {
+			t.Error("the token of somebody else was replaced")
+		}
+	})
+}
+
+// store stores a token for the fake's one user.
+func (w *ampWorld) store(store ampauth.TokenStore, token ampauth.Token) {
+	w.t.Helper()
+	if err := store.Save(w.t.Context(), recordKeyOf(w.t, w.url+"/api", "issuer"), token); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// A token that is good is never at the mercy of a lock that is busy for ever, and what
+// comes after its end is stored.
+func TestBusyLockCostsNothingUntilTheTokenEnds(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		store := newMemoryStore()
+		m := w.manager(storedIn(store))
+		w.token(m)
+		w.holdLock(store)
+		time.Sleep(24*time.Hour - 4*time.Minute)
+		for range 24 {
+			if took := ampElapsed(func() { w.token(m) }); took != 0 {
+				t.Fatalf("waited %v", took)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		w.wantSent(1, 0)
+		w.token(m)
+		w.token(w.manager(storedIn(store)))
+		w.wantSent(2, 0)
 	})
 }
 

@@ -72,6 +72,10 @@ type RetryTransport struct {
 	// exhausted. If nil, nothing is logged.
 	Logger *slog.Logger
 
+	// OnEvent is told of requests that are sent again, of those that end in doubt, and of
+	// those that are given up. See [Event]. If nil, nobody is told.
+	OnEvent func(context.Context, Event)
+
 	once   sync.Once // sets what follows
 	config RetryConfig
 	fault  error
@@ -80,7 +84,7 @@ type RetryTransport struct {
 	gates    pace.Gates
 	budget   pace.Budget
 	conns    ConnTransport // over Base, if that is an *http.Transport
-	counters retryCounters
+	counters counters
 	states   uint32        // of its attempts: stateLogin if it sends those of a TokenManager
 	timeout  time.Duration // of the http.Client above, if that was taken over
 }
@@ -99,7 +103,18 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer c.done()
-	return c.run()
+	resp, err := c.run()
+	if err != nil || c.gaveUp != notGivenUp {
+		c.raiseEnd(err)
+	}
+	return resp, err
+}
+
+// Stats returns what happened so far, but for what a [TokenManager] below did.
+func (t *RetryTransport) Stats() Stats {
+	var s Stats
+	t.counters.addTo(&s)
+	return s
 }
 
 // CloseIdleConnections forwards to the base.

@@ -26,13 +26,14 @@ type call struct {
 	sent      *replay.Watched // of the attempt, where it matters whether it was read
 	header    sendable.Facts
 
-	number   int     // of the attempt, from 1
-	retries  int     // attempts that count against MaxAttempts, but the first
-	replayed bool    // the one replay after a refused token was made
-	earlier  Outcome // of the attempts before this one, the furthest
-	before   error   // what ended one of them
-	last     result  // of the attempt at work, and then until another is admitted
-	user     uint32  // whose token one of them was sent with
+	number   int       // of the attempt, from 1
+	retries  int       // attempts that count against MaxAttempts, but the first
+	replayed bool      // the one replay after a refused token was made
+	gaveUp   surrender // why there is no other attempt, where there could be
+	earlier  Outcome   // of the attempts before this one, the furthest
+	before   error     // what ended one of them
+	last     result    // of the attempt at work, and then until another is admitted
+	user     uint32    // whose token one of them was sent with
 
 	// Reasons to send it otherwise.
 	resend        bool // in another way, as the same attempt: an UnsentError says so
@@ -113,21 +114,25 @@ func (c *call) bound() {
 
 func (c *call) run() (*http.Response, error) {
 	r := &c.last
+	var decided time.Time // that there is another attempt
 	for c.number = 1; ; c.number++ {
-		if c.resend {
-			c.resend = false // it was admitted already
-		} else if err := c.admit(); err != nil {
-			if r.kept && c.ctx.Err() == nil {
-				c.number-- // this one is not made
-				c.warn("another attempt is not admitted", r)
-				return c.finish(r)
+		resent := c.resend
+		if c.resend = false; !resent { // otherwise it was admitted already
+			if err := c.admit(); err != nil {
+				c.ranOut()
+				if r.kept && c.ctx.Err() == nil {
+					c.number-- // this one is not made
+					c.warn("another attempt is not admitted", r)
+					return c.finish(r)
+				}
+				return nil, err
 			}
-			return nil, err
-		} else if r.attempt != nil {
-			c.countRepeat(r)
 		}
 		if r.kept {
 			r.dropAnswer(c.drainTime())
+		}
+		if r.attempt != nil && !resent {
+			c.raiseRepeat(r, decided)
 		}
 		if !c.bodies.Started() {
 			c.body, _ = c.bodies.Next() // the first cannot fail
@@ -138,7 +143,7 @@ func (c *call) run() (*http.Response, error) {
 		if !again {
 			return c.finish(r)
 		}
-		decided := time.Now()
+		decided = time.Now()
 		if !c.resend {
 			c.earlier = c.overall(r.outcome)
 			if c.earlier == Answered {
@@ -151,17 +156,9 @@ func (c *call) run() (*http.Response, error) {
 			r.dropAnswer(c.drainTime()) // hardly anything stops the next attempt now: free its connection
 		}
 		if err := c.sleep(wait - time.Since(decided)); err != nil {
+			c.ranOut()
 			return nil, err
 		}
-	}
-}
-
-// countRepeat counts a repeat, for the reason that the last attempt gave.
-func (c *call) countRepeat(last *result) {
-	if last.refusal != nil {
-		c.t.counters.replays.Add(1)
-	} else {
-		c.t.counters.retries[last.reason()].Add(1)
 	}
 }
 
@@ -191,6 +188,7 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 	}
 	if r.unsent != nil && (r.unsent.Stale || r.unsent.OtherWay) && c.resends < maxResends && c.ctx.Err() == nil {
 		if !c.nextBody() {
+			c.gaveUp = outOfBodies
 			return false, 0
 		}
 		c.newConn = c.newConn || r.unsent.Stale
@@ -199,10 +197,17 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 		c.number-- // still the same attempt
 		return true, 0
 	}
-	if !c.repeatable(r) || c.ctx.Err() != nil {
+	if !c.repeatable(r) {
+		if none, ours := r.attempt.tokenless().(*Error); ours && none.Kind == ErrRateLimited {
+			c.gaveUp = notLetPass // once it had waited for a login
+		}
 		return false, 0
 	}
 	if c.ctx.Value(noRetryKey{}) != nil {
+		return false, 0
+	}
+	if c.ctx.Err() != nil {
+		c.ranOut()
 		return false, 0
 	}
 	c.ownConn = c.ownConn || r.attempt.is(stateAvoidPool)
@@ -213,17 +218,24 @@ func (c *call) again(r *result) (yes bool, wait time.Duration) {
 		if c.retries > 0 {
 			c.warn("attempts are exhausted", r)
 		}
+		c.gaveUp = outOfAttempts
 		return false, 0
 	}
 	wait = c.wait(r)
-	if c.config.tooLong(r.retryAfter) || !pace.Fits(c.ctx, wait) {
+	switch {
+	case c.config.tooLong(r.retryAfter):
+		c.gaveUp = askedTooMuch
 		return false, 0
-	}
-	if !c.nextBody() {
+	case !pace.Fits(c.ctx, wait):
+		c.gaveUp = outOfTime
+		return false, 0
+	case !c.nextBody():
+		c.gaveUp = outOfBodies
 		return false, 0
 	}
 	if !r.waitsAsTold() && !c.t.budget.Take(c.config.Budget) {
 		c.warn("the budget of retries is exhausted", r)
+		c.gaveUp = outOfBudget
 		return false, 0
 	}
 	c.retries++
@@ -303,6 +315,7 @@ func (c *call) renew(r *result) bool {
 func (c *call) finish(r *result) (*http.Response, error) {
 	if r.refusal != nil && r.outcome == Rejected {
 		if why := ended(c.ctx); why != nil {
+			c.ranOut()
 			r.dropAnswer(c.drainTime()) // the caller left while its token was renewed
 			return nil, c.endedBetween(why)
 		}

@@ -34,6 +34,7 @@ func (c *call) admit() *Error {
 		}
 		if d := c.gated(c.retries > 0); d > 0 {
 			if !pace.Fits(c.ctx, d) {
+				c.gaveUp = outOfTime
 				return c.waitTooLong(d)
 			}
 			if err := c.sleep(d); err != nil {
@@ -45,6 +46,9 @@ func (c *call) admit() *Error {
 			return nil
 		}
 		if limited := c.t.queue.wait(c.ctx); limited != nil {
+			if c.ctx.Err() == nil {
+				c.gaveUp = notLetPass
+			}
 			e := c.endedBetween(limited.Err)
 			e.Kind = limited.Kind
 			return e

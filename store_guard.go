@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,27 +14,67 @@ import (
 const (
 	// storeTime bounds each call of a store, also of one that ignores its context.
 	storeTime = time.Second
-	// storeRest is how long a store is left alone after a fault, so that one which
-	// is slow or broken is not paid for at every login.
-	storeRest = 30 * time.Second
+	// leastRest is how long a store is left alone after a fault, so that one which is
+	// slow or broken is not paid for at every login. Each fault after that doubles it,
+	// up to maxRest, until a call has worked.
+	leastRest = time.Second
+	maxRest   = 30 * time.Second
 	// lockTime bounds the wait for the lock, a quarter of it spread, so that those
 	// who wait for a holder that hangs do not log in as a herd. To log in beside it
 	// costs a login, and no more.
 	lockTime = 10 * time.Second
-	// storeTimes is what all calls of a flight can take: two of Load and two of
+	// storeTimes is what all calls of a flight can take: three of Load and two of
 	// DeleteIf, Save, the lock and its release.
-	storeTimes = lockTime + 6*storeTime
+	storeTimes = lockTime + 7*storeTime
 )
 
 // A guardedStore is the store of a TokenManager, with what it does wrong kept away: each
-// call has its time, a fault is a miss and a record in the log.
+// call has its time, a fault is a miss, an event, and a record in the log.
 type guardedStore struct {
 	store  TokenStore
 	logger *slog.Logger
+	events listener
 
-	mu         sync.Mutex        // guards all below; never held while calling the store
-	reported   map[string]string // the last fault of each sort of call that has not worked since
-	restsUntil time.Time         // the store is left alone so long
+	mu       sync.Mutex                // guards all below; never held while calling the store
+	reported [numStoreCalls]string     // the last fault of each sort of call that has not worked since
+	rests    [numStoreCalls]storedRest // of each sort of call
+}
+
+// A storeCall is a sort of call of a store.
+type storeCall int
+
+const (
+	callLoad storeCall = iota
+	callSave
+	callDelete
+	callLock
+	numStoreCalls
+)
+
+// String is the word for it in an event.
+func (c storeCall) String() string { return [...]string{"load", "save", "delete", "lock"}[c] }
+
+// A storedRest is for how long a sort of call is not made, after one that failed. A store
+// whose Load fails is left alone altogether. Of one that fails otherwise, what works goes
+// on: a lock that is broken costs no token.
+type storedRest struct {
+	number int           // how many there were
+	length time.Duration // of the last; 0 once a call has worked
+	until  time.Time
+}
+
+// A storeTry is a call of a store that has begun.
+type storeTry struct {
+	call   storeCall
+	number int // of the rests that there had been by then
+}
+
+// begin begins a call of the store, unless that rests.
+func (s *guardedStore) begin(call storeCall) (t storeTry, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	return storeTry{call, s.rests[call].number}, !now.Before(s.rests[callLoad].until) && !now.Before(s.rests[call].until)
 }
 
 var (
@@ -44,7 +85,11 @@ var (
 )
 
 func (s *guardedStore) load(ctx context.Context, k StoreKey) (Token, error) {
-	token, err := bounded(s, ctx, storeTime, func(ctx context.Context) (Token, error) { return s.store.Load(ctx, k) }, nil)
+	try, ok := s.begin(callLoad)
+	if !ok {
+		return Token{}, errResting
+	}
+	token, err := bounded(ctx, storeTime, func(ctx context.Context) (Token, error) { return s.store.Load(ctx, k) }, nil)
 	if err == nil {
 		token.Value, err = copyOf(token.Value)
 	}
@@ -54,7 +99,7 @@ func (s *guardedStore) load(ctx context.Context, k StoreKey) (Token, error) {
 		}
 		return nil
 	})
-	s.report(ctx, "load", err)
+	s.report(ctx, try, err)
 	return token, err
 }
 
@@ -81,16 +126,24 @@ func (s *guardedStore) save(ctx context.Context, k StoreKey, token Token) (err e
 	if token.Value, err = copyOf(token.Value); err != nil {
 		return err // destroyed meanwhile
 	}
-	_, err = bounded(s, ctx, storeTime, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.store.Save(ctx, k, token) }, nil)
-	s.report(ctx, "save", err)
+	try, ok := s.begin(callSave)
+	if !ok {
+		return errResting
+	}
+	_, err = bounded(ctx, storeTime, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.store.Save(ctx, k, token) }, nil)
+	s.report(ctx, try, err)
 	return err
 }
 
 func (s *guardedStore) deleteIf(ctx context.Context, k StoreKey, rejected Secret) error {
-	_, err := bounded(s, ctx, storeTime, func(ctx context.Context) (struct{}, error) {
+	try, ok := s.begin(callDelete)
+	if !ok {
+		return errResting
+	}
+	_, err := bounded(ctx, storeTime, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.store.DeleteIf(ctx, k, rejected)
 	}, nil)
-	s.report(ctx, "delete", err)
+	s.report(ctx, try, err)
 	return err
 }
 
@@ -111,6 +164,10 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 	locker, ok := s.store.(Locker)
 	if !ok {
 		return nothing, noLock
+	}
+	try, ok := s.begin(callLock)
+	if !ok {
+		return nothing, lockFailed
 	}
 	type lock struct {
 		unlock func()
@@ -142,7 +199,7 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 			return unlock, true, err
 		}
 	}
-	got, err := bounded(s, ctx, limit, func(ctx context.Context) (l lock, err error) {
+	got, err := bounded(ctx, limit, func(ctx context.Context) (l lock, err error) {
 		l.unlock, l.ok, err = get(ctx, k)
 		return l, err
 	}, release)
@@ -150,11 +207,12 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 	case wait && errors.Is(err, context.DeadlineExceeded):
 		err = errLockHeld
 	case err == nil && !got.ok:
+		s.report(ctx, try, nil)
 		return nothing, lockBusy
 	case err == nil && got.unlock == nil:
 		err = errNoUnlock
 	}
-	s.report(ctx, "lock", err)
+	s.report(ctx, try, err)
 	if err != nil {
 		return nothing, lockFailed
 	}
@@ -163,14 +221,8 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 
 // bounded makes a call of the store within a time. What arrives too late is given
 // to drop.
-func bounded[T any](s *guardedStore, ctx context.Context, limit time.Duration, call func(context.Context) (T, error), drop func(T)) (T, error) {
+func bounded[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error), drop func(T)) (T, error) {
 	var none T
-	s.mu.Lock()
-	resting := time.Now().Before(s.restsUntil)
-	s.mu.Unlock()
-	if resting {
-		return none, errResting
-	}
 	type end struct {
 		value T
 		err   error
@@ -209,45 +261,66 @@ type leftStore struct{ error }
 
 func (e *leftStore) Unwrap() error { return e.error }
 
-// report writes a fault to the log, once until that sort of call works again.
-func (s *guardedStore) report(ctx context.Context, call string, err error) {
+// report takes note of how a call of the store ended. A fault is told each time, and
+// written to the log once until that sort of call works again.
+func (s *guardedStore) report(ctx context.Context, try storeTry, err error) {
 	_, left := errors.AsType[*leftStore](err)
-	if left || errors.Is(err, errResting) || errors.Is(err, context.Canceled) || err != nil && !isFault(err) {
+	if left || errors.Is(err, context.Canceled) {
 		return // says nothing of the store
 	}
-	if fault, news := s.note(call, err); news {
+	fault := ""
+	if isFault(err) {
+		fault = reasonOf(err)
+	}
+	news := s.note(try, err, fault)
+	if fault == "" {
+		return
+	}
+	if news {
 		s.logger.WarnContext(ctx, "ampauth: the token store does not work", "reason", fault)
 	}
+	s.events.raise(ctx, Event{Name: EventStore, Reason: try.call.String()}, func() error { return faultOf(err) })
 }
 
-func (s *guardedStore) note(call string, err error) (fault string, news bool) {
+// note reports whether a fault is one that is not known yet.
+func (s *guardedStore) note(try storeTry, err error, fault string) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
-		delete(s.reported, call)
-		return "", false
+	rest := &s.rests[try.call]
+	switch {
+	case err == errLockHeld: // by somebody who may let go of it
+	case err == nil, errors.Is(err, ErrNoToken):
+		rest.length = 0
+	case rest.number == try.number: // another one at the same time is the same fault
+		rest.number++
+		rest.length = min(max(2*rest.length, leastRest), maxRest)
+		rest.until = time.Now().Add(rest.length)
 	}
-	if !errors.Is(err, ErrNoToken) && err != errLockHeld {
-		s.restsUntil = time.Now().Add(storeRest)
+	news = !slices.Contains(s.reported[:], fault)
+	if news || fault == "" {
+		s.reported[try.call] = fault
 	}
-	fault = reasonOf(err)
-	for _, known := range s.reported {
-		if known == fault {
-			return fault, false
-		}
-	}
-	if s.reported == nil {
-		s.reported = make(map[string]string)
-	}
-	s.reported[call] = fault
-	return fault, true
+	return news
 }
 
-// endRest ends the rest of the store.
+// endRest has the store asked again.
 func (s *guardedStore) endRest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.restsUntil = time.Time{}
+	for i := range s.rests {
+		s.rests[i].until = time.Time{}
+	}
+}
+
+// faultOf is a fault of the store as an error of ours.
+func faultOf(err error) error {
+	if ours, ok := err.(*Error); ok {
+		return ours
+	}
+	if reason, ok := errors.AsType[miss](err); ok {
+		return storeFault(hidden(string(reason), err))
+	}
+	return storeFault(clean(err))
 }
 
 // reasonOf is what is wrong, in the same words whether reading or writing met it.

@@ -91,22 +91,86 @@ func TestFaultsOfTheStoreAreToldOnce(t *testing.T) {
 	})
 }
 
-func TestStoreIsUsedAgainAfterAFault(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		store := &faultyStore{memoryStore: newMemoryStore(), load: func(context.Context) error { return errors.New("down") }}
-		m := w.manager(storedIn(store))
-		w.token(m)
-		store.load = nil
-		for _, pause := range []time.Duration{29 * time.Second, 2 * time.Second} {
-			time.Sleep(pause)
-			if _, err := m.Obtain(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if _, ok := w.stored(store); ok != (pause == 2*time.Second) {
-				t.Errorf("after another %v the token is stored: %v", pause, ok)
-			}
+// A downStore counts its calls, and fails while it is down.
+type downStore struct {
+	faultyStore
+	calls int
+}
+
+func newDownStore(down *bool, slow time.Duration, methods ...string) *downStore {
+	s := &downStore{faultyStore: faultyStore{memoryStore: newMemoryStore()}}
+	fail := func(ctx context.Context) error {
+		s.calls++
+		if !*down {
+			return nil
 		}
-	})
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+		}
+		return errors.New("down")
+	}
+	for _, method := range methods {
+		*map[string]*func(context.Context) error{"Load": &s.load, "Save": &s.save, "DeleteIf": &s.deleteIf, "Lock": &s.lock}[method] = fail
+	}
+	return s
+}
+
+// What fails is left alone for 1, 2, 4, 8, 16 and 30 s, then 30 s again, whatever else works
+// of the store; and for 1 s again once it has worked.
+func TestStoreThatFailsRestsForASecondAndThenLonger(t *testing.T) {
+	for name, test := range map[string]struct {
+		slow    time.Duration
+		methods []string
+	}{
+		"all of it": {0, []string{"Load", "Save", "DeleteIf", "Lock"}},
+		"slow":      {time.Hour, []string{"Load", "Save", "DeleteIf", "Lock"}},
+		"only Load": {0, []string{"Load"}},
+		"only Save": {0, []string{"Save"}},
+		"slow Save": {time.Hour, []string{"Save"}},
+		"only Lock": {0, []string{"Lock"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
+				down := true
+				store := newDownStore(&down, test.slow, test.methods...)
+				m := w.manager(storedIn(store))
+				asked := func() bool {
+					before := store.calls
+					if _, err := m.Refresh(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					return store.calls > before
+				}
+				wantRest := func(rest time.Duration) {
+					t.Helper()
+					time.Sleep(rest - time.Millisecond)
+					if asked() {
+						t.Errorf("it was asked before %v were over", rest)
+					}
+					time.Sleep(time.Millisecond)
+					if !asked() {
+						t.Errorf("it was not asked after %v", rest)
+					}
+				}
+				if w.token(m); store.calls != 1 {
+					t.Errorf("%d calls at the first login, want 1", store.calls)
+				}
+				for _, seconds := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+					wantRest(seconds * time.Second)
+				}
+				down = false
+				time.Sleep(30 * time.Second)
+				if !asked() || !asked() {
+					t.Error("it was not asked although it works again")
+				}
+				down = true
+				asked()
+				wantRest(time.Second)
+				time.Sleep(time.Hour)
+			})
+		})
+	}
 }
 
 // A strangeLocker does something odd with its lock.
