@@ -64,21 +64,21 @@ func TestFileStoreChild(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.Chmod(s.Dir, 0o700) // for the cleanup
-		wantStoreError(t, s, s.Save(t.Context(), k, renewedToken()), "the temporary file cannot be made: permission denied")
+		wantStoreError(t, s, s.Save(t.Context(), k, renewedToken()), "the temporary file DIR/KEY.tmp cannot be made: permission denied")
 		wantCanary(t, s)
 		_, err := s.Lock(t.Context(), k)
-		wantStoreError(t, s, err, "the lock file cannot be made: permission denied")
+		wantStoreError(t, s, err, "the lock file DIR/KEY.lock cannot be made: permission denied")
 		below := &ampauth.FileStore{Dir: filepath.Join(s.Dir, "below")}
-		wantStoreError(t, below, below.Save(t.Context(), k, renewedToken()), "the directory cannot be made: permission denied")
+		wantStoreError(t, below, below.Save(t.Context(), k, renewedToken()), "the directory DIR cannot be made: permission denied")
 		if err := os.Chmod(s.Dir, 0); err != nil {
 			t.Fatal(err)
 		}
-		wantNoToken(t, s, "the directory cannot be opened: permission denied")
+		wantNoToken(t, s, "the directory DIR cannot be opened: permission denied")
 	case "small files":
 		saveCanary(t, s)
 		signal.Ignore(syscall.SIGXFSZ)
 		limit(t, syscall.RLIMIT_FSIZE, func(l *syscall.Rlimit) { l.Cur = 50 })
-		wantStoreError(t, s, s.Save(t.Context(), k, renewedToken()), "the file cannot be written: file too large")
+		wantStoreError(t, s, s.Save(t.Context(), k, renewedToken()), "the file DIR/KEY.token cannot be written: file too large")
 		wantCanary(t, s)
 		wantNoLeftovers(t, s)
 	case "few files":

@@ -51,7 +51,7 @@ func TestFullDiskChild(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the disk does not get full: %v", err)
 	}
-	wantStoreError(t, s, s.Save(t.Context(), recordKey(t), renewedToken()), "the file cannot be written: no space left on device")
+	wantStoreError(t, s, s.Save(t.Context(), recordKey(t), renewedToken()), "the file DIR/KEY.token cannot be written: no space left on device")
 	wantCanary(t, s)
 	wantNoLeftovers(t, s)
 	if err := filler.Truncate(0); err != nil {

@@ -159,7 +159,7 @@ func TestTokenIsKeptAgainAfterAMountForAGroup(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, _ := os.ReadDir(s.Dir)
-			wantNoToken(t, s, "the directory is open to other users")
+			wantNoToken(t, s, "the directory DIR is open to other users: chmod 700 DIR")
 			if info, err := os.Stat(s.Dir); err != nil || info.Mode() != fs.ModeDir|fs.ModeSetgid|0o770 {
 				t.Errorf("Load changed the directory: %v, %v", info, err)
 			}
@@ -209,17 +209,17 @@ func TestOpenDirectoryOfAnotherUseStaysOpen(t *testing.T) {
 		name, reason string
 		change       func(dir string) error
 	}{
-		{"another's file", "the directory is open to other users, and holds files of another use", func(d string) error {
+		{"another's file", "the directory DIR is open to other users, and holds files of another use: take a new one below it", func(d string) error {
 			return errors.Join(os.Chmod(d, fs.ModeSetgid|0o770), os.WriteFile(filepath.Join(d, "report.txt"), nil, 0o600))
 		}},
-		{"a directory below it", "the directory is open to other users, and holds files of another use", func(d string) error {
+		{"a directory below it", "the directory DIR is open to other users, and holds files of another use: take a new one below it", func(d string) error {
 			return errors.Join(os.Chmod(d, fs.ModeSetgid|0o770), os.Mkdir(filepath.Join(d, "lost+found"), 0o700))
 		}},
-		{"a name like a token's", "the directory is open to other users, and holds files of another use", func(d string) error {
+		{"a name like a token's", "the directory DIR is open to other users, and holds files of another use: take a new one below it", func(d string) error {
 			return errors.Join(os.Chmod(d, fs.ModeSetgid|0o770), os.WriteFile(filepath.Join(d, strings.Repeat("a", 32)+".token.bak"), nil, 0o600))
 		}},
-		{"for all", "the directory is open to other users", func(d string) error { return os.Chmod(d, fs.ModeSetgid|0o777) }},
-		{"for a group that reads", "the directory is open to other users", func(d string) error { return os.Chmod(d, fs.ModeSetgid|0o750) }},
+		{"for all", "the directory DIR is open to other users: chmod 700 DIR", func(d string) error { return os.Chmod(d, fs.ModeSetgid|0o777) }},
+		{"for a group that reads", "the directory DIR is open to other users: chmod 700 DIR", func(d string) error { return os.Chmod(d, fs.ModeSetgid|0o750) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, k := newFileStore(t), recordKey(t)
@@ -261,7 +261,7 @@ func saveInVolume(t *testing.T, volume string) {
 	dropRoot(t)
 	k := recordKey(t)
 	mountPoint, s := &ampauth.FileStore{Dir: volume}, &ampauth.FileStore{Dir: filepath.Join(volume, "tokens")}
-	const reason = "the directory belongs to root: take a new one below it"
+	const reason = "the directory DIR belongs to root: take a new one below it"
 	wantStoreError(t, mountPoint, mountPoint.Save(t.Context(), k, canaryTokenValue()), reason)
 	wantNoToken(t, mountPoint, reason)
 	if _, err := s.Load(t.Context(), k); !errors.Is(err, ampauth.ErrNoToken) {

@@ -58,8 +58,8 @@ func TestFileThatIsNoRecordIsAMissUntilTheNextSave(t *testing.T) {
 		{"random", "\xf3\x8a\x00\x1c\xff", "the record is malformed"},
 		{"JSON", `{"token":"` + canaryToken + `"}`, "the record is malformed"},
 		{"16 KiB", strings.Repeat("a", 16<<10), "the record is malformed"},
-		{"16 KiB and a byte", strings.Repeat("a", 16<<10+1), "the file is too large"},
-		{"10 MiB", strings.Repeat(string(good), 10<<20/len(good)), "the file is too large"},
+		{"16 KiB and a byte", strings.Repeat("a", 16<<10+1), "the file DIR/KEY.token is too large: remove it"},
+		{"10 MiB", strings.Repeat(string(good), 10<<20/len(good)), "the file DIR/KEY.token is too large: remove it"},
 		{"byte order mark", "\ufeff" + string(good), "the record is malformed"},
 		{"of another account", string(encoded(t, recordKeyOf(t, "https://amp.test/api", "another"), canaryTokenValue())), "the record is of another account or server"},
 		{"of another server", string(encoded(t, recordKeyOf(t, "https://live.test/api", canaryUser), canaryTokenValue())), "the record is of another account or server"},
@@ -126,7 +126,7 @@ func TestDirectoryInPlaceOfTheFileIsReplaced(t *testing.T) {
 			t.Fatal(err)
 		}
 		if suffix == ".token" {
-			wantNoToken(t, s, "the file is a link or no regular file")
+			wantNoToken(t, s, "the file DIR/KEY.token is a link or no regular file: remove it")
 		}
 		wantHealed(t, s)
 	}

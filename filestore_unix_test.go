@@ -33,15 +33,15 @@ func TestFileThatOthersCanReachIsAMissUntilTheNextSave(t *testing.T) {
 		change func(path string) error
 		reason string
 	}{
-		{"readable by all", func(p string) error { return os.Chmod(p, 0o644) }, "the file is open to other users"},
-		{"writable by all", func(p string) error { return os.Chmod(p, 0o666) }, "the file is open to other users"},
-		{"readable by the group", func(p string) error { return os.Chmod(p, 0o640) }, "the file is open to other users"},
-		{"executable by all", func(p string) error { return os.Chmod(p, 0o601) }, "the file is open to other users"},
+		{"readable by all", func(p string) error { return os.Chmod(p, 0o644) }, "the file DIR/KEY.token is open to other users: remove it"},
+		{"writable by all", func(p string) error { return os.Chmod(p, 0o666) }, "the file DIR/KEY.token is open to other users: remove it"},
+		{"readable by the group", func(p string) error { return os.Chmod(p, 0o640) }, "the file DIR/KEY.token is open to other users: remove it"},
+		{"executable by all", func(p string) error { return os.Chmod(p, 0o601) }, "the file DIR/KEY.token is open to other users: remove it"},
 		{"set-group-ID, for the user alone", func(p string) error { return os.Chmod(p, fs.ModeSetgid|0o600) }, ""},
 		{"read-only", func(p string) error { return os.Chmod(p, 0o400) }, ""},
-		{"a second name", func(p string) error { return os.Link(p, p+".second") }, "the file has a second name"},
-		{"a second name elsewhere", func(p string) error { return os.Link(p, filepath.Dir(p)+".second") }, "the file has a second name"},
-		{"of another user", func(p string) error { return os.Chown(p, 65534, -1) }, "the file belongs to another user"},
+		{"a second name", func(p string) error { return os.Link(p, p+".second") }, "the file DIR/KEY.token has a second name: remove it"},
+		{"a second name elsewhere", func(p string) error { return os.Link(p, filepath.Dir(p)+".second") }, "the file DIR/KEY.token has a second name: remove it"},
+		{"of another user", func(p string) error { return os.Chown(p, 65534, -1) }, "the file DIR/KEY.token belongs to another user: remove it"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "of another user" && os.Geteuid() != 0 {
@@ -114,7 +114,7 @@ func TestWhatIsNoRegularFileIsAMissAndNeitherWaitedForNorFollowed(t *testing.T) 
 				}
 				within(t, "Load", func() {
 					if what == "token" {
-						wantNoToken(t, s, "the file is a link or no regular file")
+						wantNoToken(t, s, "the file DIR/KEY.token is a link or no regular file: remove it")
 					} else {
 						wantCanary(t, s)
 					}
@@ -146,7 +146,7 @@ func TestDirectoryInPlaceOfTheFileIsAMiss(t *testing.T) {
 	if err := errors.Join(os.Mkdir(s.Dir, 0o700), os.Mkdir(tokenPath(t, s), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "Load", func() { wantNoToken(t, s, "the file is a link or no regular file") })
+	within(t, "Load", func() { wantNoToken(t, s, "the file DIR/KEY.token is a link or no regular file: remove it") })
 }
 
 func TestDirectoryThatCannotBeTrustedIsNeitherReadNorWritten(t *testing.T) {
@@ -155,16 +155,16 @@ func TestDirectoryThatCannotBeTrustedIsNeitherReadNorWritten(t *testing.T) {
 		change func(dir string) error
 		reason string
 	}{
-		{"open to all", func(d string) error { return os.Chmod(d, 0o777) }, "the directory is open to other users"},
-		{"sticky and open to all", func(d string) error { return os.Chmod(d, fs.ModeSticky|0o777) }, "the directory is open to other users"},
-		{"readable by the group", func(d string) error { return os.Chmod(d, 0o750) }, "the directory is open to other users"},
-		{"of another user", func(d string) error { return os.Chown(d, 65534, -1) }, "the directory belongs to another user"},
+		{"open to all", func(d string) error { return os.Chmod(d, 0o777) }, "the directory DIR is open to other users: chmod 700 DIR"},
+		{"sticky and open to all", func(d string) error { return os.Chmod(d, fs.ModeSticky|0o777) }, "the directory DIR is open to other users: take a new one below it"},
+		{"readable by the group", func(d string) error { return os.Chmod(d, 0o750) }, "the directory DIR is open to other users: chmod 700 DIR"},
+		{"of another user", func(d string) error { return os.Chown(d, 65534, -1) }, "the directory DIR belongs to another user: chown it to the user of this process, or take another"},
 		{"a link", func(d string) error {
 			return errors.Join(os.Rename(d, d+".moved"), os.Symlink(d+".moved", d))
-		}, "the directory is a link or no directory"},
-		{"a link to nothing", func(d string) error { return errors.Join(os.RemoveAll(d), os.Symlink(d+".none", d)) }, "the directory is a link or no directory"},
-		{"a file", func(d string) error { return errors.Join(os.RemoveAll(d), os.WriteFile(d, nil, 0o600)) }, "the directory is a link or no directory"},
-		{"a FIFO", func(d string) error { return errors.Join(os.RemoveAll(d), syscall.Mkfifo(d, 0o600)) }, "the directory is a link or no directory"},
+		}, "the directory DIR is a link or no directory: name the directory itself"},
+		{"a link to nothing", func(d string) error { return errors.Join(os.RemoveAll(d), os.Symlink(d+".none", d)) }, "the directory DIR is a link or no directory: name the directory itself"},
+		{"a file", func(d string) error { return errors.Join(os.RemoveAll(d), os.WriteFile(d, nil, 0o600)) }, "the directory DIR is a link or no directory: name the directory itself"},
+		{"a FIFO", func(d string) error { return errors.Join(os.RemoveAll(d), syscall.Mkfifo(d, 0o600)) }, "the directory DIR is a link or no directory: name the directory itself"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "of another user" && os.Geteuid() != 0 {
@@ -179,7 +179,7 @@ func TestDirectoryThatCannotBeTrustedIsNeitherReadNorWritten(t *testing.T) {
 			for _, s := range []*ampauth.FileStore{plain, {Dir: plain.Dir + "/"}, {Dir: plain.Dir + "/."}} {
 				within(t, "Load", func() {
 					_, err := s.Load(t.Context(), k)
-					wantMiss(t, err, test.reason)
+					wantMiss(t, err, placed(t, plain, test.reason))
 				})
 				within(t, "Save", func() { wantStoreError(t, plain, s.Save(t.Context(), k, canaryTokenValue()), test.reason) })
 				wantStoreError(t, plain, s.DeleteIf(t.Context(), k, ampauth.SecretFromString(canaryToken)), test.reason)
@@ -202,6 +202,6 @@ func TestDirectoryBelowAFileCannotBeMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Dir = filepath.Join(s.Dir, "below")
-	wantNoToken(t, s, "the directory cannot be opened: not a directory")
-	wantStoreError(t, s, s.Save(t.Context(), recordKey(t), canaryTokenValue()), "the directory cannot be opened: not a directory")
+	wantNoToken(t, s, "the directory DIR cannot be opened: not a directory")
+	wantStoreError(t, s, s.Save(t.Context(), recordKey(t), canaryTokenValue()), "the directory DIR cannot be opened: not a directory")
 }

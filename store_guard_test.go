@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,14 +95,16 @@ func TestFaultsOfTheStoreAreToldOnce(t *testing.T) {
 // A downStore counts its calls, and fails while it is down.
 type downStore struct {
 	faultyStore
-	calls int
+	down  atomic.Bool
+	calls atomic.Int32
 }
 
-func newDownStore(down *bool, slow time.Duration, methods ...string) *downStore {
+func newDownStore(slow time.Duration, methods ...string) *downStore {
 	s := &downStore{faultyStore: faultyStore{memoryStore: newMemoryStore()}}
+	s.down.Store(true)
 	fail := func(ctx context.Context) error {
-		s.calls++
-		if !*down {
+		s.calls.Add(1)
+		if !s.down.Load() {
 			return nil
 		}
 		select {
@@ -132,15 +135,14 @@ func TestStoreThatFailsRestsForASecondAndThenLonger(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ampBubble(t, fakeamp.Config{NewTokenEachLogin: true}, func(t *testing.T, w *ampWorld) {
-				down := true
-				store := newDownStore(&down, test.slow, test.methods...)
+				store := newDownStore(test.slow, test.methods...)
 				m := w.manager(storedIn(store))
 				asked := func() bool {
-					before := store.calls
+					before := store.calls.Load()
 					if _, err := m.Refresh(t.Context()); err != nil {
 						t.Fatal(err)
 					}
-					return store.calls > before
+					return store.calls.Load() > before
 				}
 				wantRest := func(rest time.Duration) {
 					t.Helper()
@@ -153,18 +155,18 @@ func TestStoreThatFailsRestsForASecondAndThenLonger(t *testing.T) {
 						t.Errorf("it was not asked after %v", rest)
 					}
 				}
-				if w.token(m); store.calls != 1 {
-					t.Errorf("%d calls at the first login, want 1", store.calls)
+				if w.token(m); store.calls.Load() != 1 {
+					t.Errorf("%d calls at the first login, want 1", store.calls.Load())
 				}
 				for _, seconds := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
 					wantRest(seconds * time.Second)
 				}
-				down = false
+				store.down.Store(false)
 				time.Sleep(30 * time.Second)
 				if !asked() || !asked() {
 					t.Error("it was not asked although it works again")
 				}
-				down = true
+				store.down.Store(true)
 				asked()
 				wantRest(time.Second)
 				time.Sleep(time.Hour)

@@ -18,7 +18,7 @@ func (d *Dir) Read(name string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if err := distrust("the file", info); err != nil {
+	if err := distrust(d.file(name), info); err != nil {
 		return nil, err
 	}
 	content := make([]byte, limit+1)
@@ -27,9 +27,9 @@ func (d *Dir) Read(name string, limit int) ([]byte, error) {
 	case io.EOF, io.ErrUnexpectedEOF:
 		return content[:n], nil
 	case nil:
-		err = errors.New("the file is too large")
+		err = fmt.Errorf("%v is too large: remove it", d.file(name))
 	default:
-		err = failed("the file cannot be read", err)
+		err = d.file(name).failed("cannot be read", err)
 	}
 	clear(content)
 	return nil, err
@@ -45,7 +45,7 @@ func (d *Dir) Replace(name, temporary string, content []byte) error {
 		f, err = d.createFile(temporary)
 	}
 	if err != nil {
-		return failed("the temporary file cannot be made", err)
+		return entry{"the temporary file", d.file(temporary).path}.failed("cannot be made", err)
 	}
 	_, err = f.Write(content)
 	if err == nil {
@@ -62,7 +62,7 @@ func (d *Dir) Replace(name, temporary string, content []byte) error {
 	}
 	if err != nil {
 		_ = d.root.Remove(temporary)
-		return failed("the file cannot be written", err)
+		return d.file(name).failed("cannot be written", err)
 	}
 	if self, err := d.root.Open("."); err == nil {
 		_ = self.Sync() // the new name, too, should survive a power cut; not every system can do this
@@ -74,7 +74,7 @@ func (d *Dir) Replace(name, temporary string, content []byte) error {
 // Remove removes a file.
 func (d *Dir) Remove(name string) error {
 	if err := d.root.Remove(name); err != nil {
-		return failed("the file cannot be removed", err)
+		return d.file(name).failed("cannot be removed", err)
 	}
 	return nil
 }
@@ -98,14 +98,14 @@ func (d *Dir) openFile(name string, flag int) (*os.File, fs.FileInfo, error) {
 	for range 100 {
 		named, err := d.root.Lstat(name)
 		if err != nil {
-			return nil, nil, failed("the file cannot be read", err)
+			return nil, nil, d.file(name).failed("cannot be read", err)
 		}
 		if !named.Mode().IsRegular() {
-			return nil, nil, errors.New("the file is a link or no regular file")
+			return nil, nil, fmt.Errorf("%v is a link or no regular file: remove it", d.file(name))
 		}
 		f, err := d.root.OpenFile(name, flag|safeOpen, 0)
 		if err != nil {
-			return nil, nil, failed("the file cannot be read", err)
+			return nil, nil, d.file(name).failed("cannot be read", err)
 		}
 		info, err := f.Stat()
 		if err == nil && os.SameFile(named, info) {
@@ -113,11 +113,8 @@ func (d *Dir) openFile(name string, flag int) (*os.File, fs.FileInfo, error) {
 		}
 		_ = f.Close() // it has just been replaced: look again
 	}
-	return nil, nil, errors.New("the file changes all the time")
+	return nil, nil, fmt.Errorf("%v changes all the time", d.file(name))
 }
-
-// failed returns an error that says what could not be done and why.
-func failed(what string, err error) error { return fmt.Errorf("%s: %w", what, cause(err)) }
 
 // cause returns an error without the paths that package os puts before it.
 func cause(err error) error {

@@ -20,12 +20,14 @@ func (d *Dir) NewLock(name string) (*Lock, error) {
 		var info fs.FileInfo
 		f, info, err = d.openFile(name, os.O_RDWR)
 		if err == nil {
-			err = notOurs("the file", info) // its mode may be any: nothing is read from it
+			err = notOurs(d.file(name), info) // its mode may be any: nothing is read from it
 		}
+	} else if err != nil {
+		err = entry{"the lock file", d.file(name).path}.failed("cannot be made", err)
 	}
 	if err != nil {
 		_ = f.Close() // may be nil
-		return nil, failed("the lock file cannot be made", err)
+		return nil, err
 	}
 	return &Lock{lockOn(f)}, nil
 }

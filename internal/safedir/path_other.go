@@ -31,6 +31,6 @@ func followTrusted(path string) (dir string, left []string, err error) {
 const safeOpen = 0
 
 // distrust finds no fault: owner and mode mean nothing here.
-func distrust(string, fs.FileInfo) error { return nil }
+func distrust(entry, fs.FileInfo) error { return nil }
 
-func notOurs(string, fs.FileInfo) error { return nil }
+func notOurs(entry, fs.FileInfo) error { return nil }

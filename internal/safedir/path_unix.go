@@ -3,7 +3,7 @@
 package safedir
 
 import (
-	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -100,26 +100,35 @@ const safeOpen = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
 // distrust returns why a file or directory may hold what somebody else put there,
 // or may be read by somebody else; nil if it is of this user alone.
-func distrust(what string, info fs.FileInfo) error {
+func distrust(what entry, info fs.FileInfo) error {
 	if err := notOurs(what, info); err != nil {
 		return err
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return errors.New(what + " is open to other users")
+		switch {
+		case info.IsDir() && info.Mode()&fs.ModeSticky != 0: // it is meant to be, as /tmp
+			return fmt.Errorf("%v is open to other users: take a new one below it", what)
+		case info.IsDir():
+			return fmt.Errorf("%v is open to other users: chmod 700 %s", what, Shown(what.path))
+		}
+		return fmt.Errorf("%v is open to other users: remove it", what)
 	}
 	return nil
 }
 
 // notOurs returns why a file or directory may be somebody else's, whatever its mode.
-func notOurs(what string, info fs.FileInfo) error {
+func notOurs(what entry, info fs.FileInfo) error {
 	stat, ok := info.Sys().(*syscall.Stat_t)
+	ours := ok && int64(stat.Uid) == int64(os.Geteuid())
 	switch {
 	case ok && info.IsDir() && stat.Uid == 0 && os.Geteuid() != 0 && info.Mode().Perm()&0o022 != 0:
-		return errors.New(what + " belongs to root: take a new one below it")
-	case !ok || int64(stat.Uid) != int64(os.Geteuid()):
-		return errors.New(what + " belongs to another user")
+		return fmt.Errorf("%v belongs to root: take a new one below it", what)
+	case !ours && info.IsDir():
+		return fmt.Errorf("%v belongs to another user: chown it to the user of this process, or take another", what)
+	case !ours:
+		return fmt.Errorf("%v belongs to another user: remove it", what)
 	case !info.IsDir() && stat.Nlink > 1: // it is 0 when it has just been replaced
-		return errors.New(what + " has a second name")
+		return fmt.Errorf("%v has a second name: remove it", what)
 	}
 	return nil
 }

@@ -5,26 +5,32 @@
 // through the handle, so that nobody who may rename the directory, or put a link in
 // its place, leads this process to another one.
 //
-// Errors say what is wrong with the directory or a file, and show no path.
+// Errors say what is wrong with the directory or a file, where that is, and what to do
+// about it.
 package safedir
 
 import (
-	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // A Dir is such a directory, open. It is safe for concurrent use.
-type Dir struct{ root *os.Root }
+type Dir struct {
+	root *os.Root
+	path string // as it was opened, for errors
+}
 
 // Open opens the directory at path, which is absolute. It changes nothing. The error
 // Is fs.ErrNotExist if there is none.
 func Open(path string) (*Dir, error) {
+	path = filepath.Clean(path)
 	root, err := openPath(path, false)
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{root}
+	d := &Dir{root, path}
 	if _, err := d.judge(); err != nil {
 		_ = d.Close()
 		return nil, err
@@ -40,13 +46,14 @@ func Open(path string) (*Dir, error) {
 // theirs is removed. Mode 0700 becomes 0770 when a kubelet mounts a volume for a
 // group.
 func Make(path string, isOurs func(name string) bool) (*Dir, error) {
+	path = filepath.Clean(path)
 	root, err := openPath(path, true)
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{root}
+	d := &Dir{root, path}
 	info, err := d.judge()
-	if err != nil && info != nil && notOurs("the directory", info) == nil && info.Mode().Perm() == 0o770 {
+	if err != nil && info != nil && notOurs(directory(path), info) == nil && info.Mode().Perm() == 0o770 {
 		err = d.closeToOthers(isOurs)
 	}
 	if err != nil {
@@ -59,13 +66,15 @@ func Make(path string, isOurs func(name string) bool) (*Dir, error) {
 // Close closes the handle. Files and locks that are open stay so.
 func (d *Dir) Close() error { return d.root.Close() }
 
+func (d *Dir) file(name string) entry { return entry{"the file", filepath.Join(d.path, name)} }
+
 // judge says what is wrong with the directory. The info is nil if it is not known.
 func (d *Dir) judge() (fs.FileInfo, error) {
 	info, err := d.root.Stat(".")
 	if err != nil {
-		return nil, failed("the directory cannot be read", err)
+		return nil, directory(d.path).failed("cannot be read", err)
 	}
-	return info, distrust("the directory", info)
+	return info, distrust(directory(d.path), info)
 }
 
 // closeToOthers closes the directory to others, and removes what they could have put
@@ -74,22 +83,22 @@ func (d *Dir) judge() (fs.FileInfo, error) {
 func (d *Dir) closeToOthers(isOurs func(name string) bool) error {
 	names, err := d.names()
 	if err != nil {
-		return failed("the directory cannot be read", err)
+		return directory(d.path).failed("cannot be read", err)
 	}
 	for _, name := range names {
 		if !isOurs(name) { // it has another use, which this would end
-			return errors.New("the directory is open to other users, and holds files of another use")
+			return fmt.Errorf("%v is open to other users, and holds files of another use: take a new one below it", directory(d.path))
 		}
 	}
 	if err := setMode(d.root); err != nil {
-		return failed("the directory is open to other users, and cannot be closed", err)
+		return directory(d.path).failed("is open to other users, and cannot be closed", err)
 	}
 	if names, err = d.names(); err != nil {
-		return failed("the directory cannot be read", err)
+		return directory(d.path).failed("cannot be read", err)
 	}
 	for _, name := range names { // nobody else can add to them now
 		info, err := d.root.Lstat(name)
-		if err == nil && isOurs(name) && (!info.Mode().IsRegular() || distrust("the file", info) != nil) {
+		if err == nil && isOurs(name) && (!info.Mode().IsRegular() || distrust(d.file(name), info) != nil) {
 			_ = d.root.RemoveAll(name)
 		}
 	}

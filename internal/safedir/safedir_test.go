@@ -67,8 +67,9 @@ func TestOpenMakesNothing(t *testing.T) {
 }
 
 func TestReadStopsAtItsLimit(t *testing.T) {
-	d, _ := newDir(t)
-	for length, want := range map[int]string{0: "", 10: "", 11: "the file is too large", 1000: "the file is too large"} {
+	d, path := newDir(t)
+	tooLarge := "the file " + filepath.Join(path, "name") + " is too large: remove it"
+	for length, want := range map[int]string{0: "", 10: "", 11: tooLarge, 1000: tooLarge} {
 		if err := d.Replace("name", "temporary", make([]byte, length)); err != nil {
 			t.Fatal(err)
 		}
@@ -87,18 +88,22 @@ func TestReadStopsAtItsLimit(t *testing.T) {
 	}
 }
 
-func TestErrorsShowNoPath(t *testing.T) {
+func TestErrorsNameThePathOnce(t *testing.T) {
 	d, path := newDir(t)
-	_, readErr := d.Read("secret-name", 10)
-	_, openErr := Open(path + "-missing")
+	_, readErr := d.Read("the-name", 10)
+	_, openErr := Open(path + "-missing/")
 	_, fileErr := Make(path+"\x00", everything)
-	_, lockErr := d.NewLock("no/secret-name")
-	for what, err := range map[string]error{
-		"Read": readErr, "Open": openErr, "Make": fileErr, "NewLock": lockErr,
-		"Remove": d.Remove("secret-name"), "Replace": d.Replace("no/secret-name", "no/secret-name", nil),
+	_, lockErr := d.NewLock("no/the-name")
+	for what, test := range map[string]struct {
+		err  error
+		path string
+	}{
+		"Read": {readErr, Shown(path + "/the-name")}, "Open": {openErr, Shown(path + "-missing") + " "}, "Make": {fileErr, Shown(path + "\x00")},
+		"NewLock": {lockErr, Shown(path + "/no/the-name")}, "Remove": {d.Remove("the-name"), Shown(path + "/the-name")},
+		"Replace": {d.Replace("no/the-name", "no/the-name", nil), Shown(path + "/no/the-name")},
 	} {
-		if err == nil || strings.Contains(err.Error(), "secret-name") || strings.Contains(err.Error(), filepath.Base(path)+"-") || strings.Contains(err.Error(), filepath.Dir(path)) {
-			t.Errorf("%s: %v", what, err)
+		if test.err == nil || strings.Count(test.err.Error(), test.path) != 1 {
+			t.Errorf("%s: %v, want it to name %s once", what, test.err, test.path)
 		}
 	}
 }

@@ -53,14 +53,14 @@ func TestNothingGoesThroughALinkThatTakesThePlaceOfTheDirectory(t *testing.T) {
 	}
 	for _, open := range []func() (*Dir, error){func() (*Dir, error) { return Open(path) }, func() (*Dir, error) { return Make(path, everything) }} {
 		_, err := open()
-		wantError(t, err, "the directory is a link or no directory")
+		wantError(t, err, "the directory "+path+" is a link or no directory: name the directory itself")
 	}
 }
 
 // The link is above the directory; the directory itself may never be one.
 func TestLinkIsFollowedOnlyWhereOthersCannotChangeIt(t *testing.T) {
 	const (
-		refused = "above the directory is a link that other users can change, or no directory"
+		refused = "above the directory, LINK is a link that other users can change, or no directory: name a path without it"
 		other   = 65534
 	)
 	for _, test := range []struct {
@@ -106,9 +106,9 @@ func TestLinkIsFollowedOnlyWhereOthersCannotChangeIt(t *testing.T) {
 				path := filepath.Join(link, "dir")
 				d, err := Make(path, everything)
 				if test.wantReason != "" {
-					wantError(t, err, test.wantReason)
+					wantError(t, err, strings.ReplaceAll(test.wantReason, "LINK", link))
 					_, err = Open(path)
-					wantError(t, err, test.wantReason)
+					wantError(t, err, strings.ReplaceAll(test.wantReason, "LINK", link))
 					if entries, _ := os.ReadDir(target); len(entries) > 0 {
 						t.Errorf("where the link leads to, there is %v", entries)
 					}
@@ -131,8 +131,9 @@ func TestLinksInARingEndInAnError(t *testing.T) {
 	if err := errors.Join(os.Symlink("b", filepath.Join(base, "a")), os.Symlink("a", filepath.Join(base, "b"))); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Make(filepath.Join(base, "a", "dir"), everything)
-	wantError(t, err, "the directory cannot be opened: too many levels of symbolic links")
+	path := filepath.Join(base, "a", "dir")
+	_, err := Make(path, everything)
+	wantError(t, err, "the directory "+path+" cannot be opened: too many levels of symbolic links")
 	if !errors.Is(err, syscall.ELOOP) {
 		t.Error("the cause is lost")
 	}
@@ -167,7 +168,7 @@ func TestFoundDirectoryKeepsItsMode(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer parent.Close()
-		if dir, err := create(parent, "dir"); err == nil { // Mkdir says that it is there
+		if dir, err := create(parent, path); err == nil { // Mkdir says that it is there
 			_ = dir.Close()
 		}
 		if info, err := os.Lstat(path); err != nil || info.Mode() != fs.ModeDir|mode {
@@ -210,7 +211,7 @@ func TestLinkIsNotFollowedEvenBetweenTwoLooks(t *testing.T) {
 	defer close(done)
 	entered := 0
 	for start := time.Now(); time.Since(start) < time.Second || entered == 0 && time.Since(start) < time.Minute; {
-		dir, err := enter(parent, "dir")
+		dir, err := enter(parent, in("dir"))
 		if err != nil {
 			continue
 		}
@@ -240,7 +241,7 @@ func TestLockFileOfSomebodyElseIsNotTaken(t *testing.T) {
 		if err := errors.Join(os.WriteFile(lockPath+".target", nil, 0o600), plant(lockPath)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.NewLock("lock"); err == nil || !strings.HasPrefix(err.Error(), "the lock file cannot be made: the file ") {
+		if _, err := d.NewLock("lock"); err == nil || !strings.HasPrefix(err.Error(), "the file "+lockPath+" ") || !strings.HasSuffix(err.Error(), ": remove it") {
 			t.Errorf("%s: got the error %v", name, err)
 		}
 	}
@@ -258,11 +259,11 @@ func TestClosingADirectoryRemovesWhatOthersCouldHaveWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path); err == nil || err.Error() != "the directory is open to other users" {
+	if _, err := Open(path); err == nil || err.Error() != "the directory "+path+" is open to other users: chmod 700 "+path {
 		t.Errorf("Open: got the error %v", err)
 	}
 	_, err = Make(path, func(name string) bool { return name != "readable" })
-	wantError(t, err, "the directory is open to other users, and holds files of another use")
+	wantError(t, err, "the directory "+path+" is open to other users, and holds files of another use: take a new one below it")
 	closed := makeDir(t, path)
 	names, err := closed.names()
 	if err != nil || len(names) != 1 {

@@ -18,7 +18,7 @@ func unmask(parent *os.Root, name string) error {
 	defer f.Close()
 	info, err := f.Stat()
 	if err == nil {
-		err = distrust("the directory", info)
+		err = distrust(directory(name), info)
 	}
 	if err != nil {
 		return err
