@@ -50,7 +50,8 @@ type Config struct {
 	MutationIdle time.Duration
 
 	// Store keeps the token between runs and shares it with other processes. If
-	// nil, the token lives in memory only. Its faults are logged; no request fails by them.
+	// nil, the token lives in memory only. Its faults are logged and told to OnEvent; no
+	// request fails by them.
 	Store TokenStore
 
 	// Logger gets debug records of attempts, info of logins, warnings of

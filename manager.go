@@ -27,7 +27,7 @@ import (
 // Timeout counts as a minute, a wait without a MaxRetryAfter as the default one),
 // and what a Store may take; at least 30 s, by default just under three minutes.
 // That holds whatever the layers below, the Store and the Logger do. What a login
-// has to log is logged after its waiters have the token.
+// has to log, or to tell OnEvent, is told after its waiters have the token.
 //
 // While logins fail there is a pause between two, and who needs one in it gets the error
 // of the last at once: half of the time that this lasts, at most 30 s; after refused

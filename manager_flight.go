@@ -34,7 +34,7 @@ const (
 //
 // It waits for its turn, is at work, and lands: once, when its goroutine ends or its
 // time is over, whichever is first. Then its waiters have their result, Close does
-// not wait for it any more, and only then is written what it has to log.
+// not wait for it any more, and only then is told what it has to log, and its events.
 type flight struct {
 	order
 	key      flightKey

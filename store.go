@@ -16,8 +16,11 @@ import (
 
 // A TokenStore keeps tokens between runs, and shares them between processes that
 // use the same account. It is an aid, never a condition: a [TokenManager] takes
-// any fault of it for a miss, says so in its log, and goes on from memory. One
-// that is also a [Locker] lets processes log in one at a time.
+// any fault of it for a miss, says so in its log and by an [EventStore], and goes on from
+// memory. A call that failed is not made again for a second, twice as long each time, at
+// most 30 s, until it has worked; while Load fails, so are all others. One
+// that is also a [Locker] lets processes log in one at a time. Where the lock cannot be
+// had the login is made without, and saved if nothing is stored, or only what has ended.
 //
 // [EncodeToken] and [DecodeToken] are all it takes to write one, and
 // storetest.Run says whether it keeps to this contract. Its methods must be safe

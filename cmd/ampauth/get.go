@@ -23,7 +23,8 @@ acts upon (as .../distributions/create/) is not repeated when its end is in doub
 The environment: AMP_API_BASE_URL, AMP_USERNAME, and AMP_PASSWORD or
 AMP_PASSWORD_FILE; API_RETRY_MAX_ATTEMPTS, API_RETRY_BASE_DELAY_MS,
 API_RETRY_MAX_DELAY_MS and API_REQUEST_TIMEOUT_SECONDS if you like; AMP_TOKEN_DIR or
-AMP_TOKEN_PERSISTENCE=true to keep the token between runs.
+AMP_TOKEN_PERSISTENCE=true to keep the token between runs. What is wrong with the place
+where it is kept, and what to do about it, is told on stderr, and costs no request.
 
 Exit codes: 0 answered 2xx, 1 error or any other answer, 2 usage,
 4 not authenticated (AMP refused user name and password, or the answer is 401 or 403).
@@ -48,12 +49,17 @@ func runGet(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitError
 	}
 	defer cfg.Credentials.Password.Destroy()
+	faults := newStoreFaults()
+	cfg.OnEvent = faults.hear
 	client, err := ampauth.NewClient(cfg)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitError
 	}
-	defer client.Close()
+	defer func() {
+		_ = client.Close()
+		faults.print(client.Stats().StoreFaults, stderr)
+	}()
 	return fetch(ctx, client, cfg.URL(path), stdout, stderr)
 }
 

@@ -63,6 +63,9 @@ func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	} else {
 		s.print(stdout)
 	}
+	if s.Refusal != "" {
+		fmt.Fprintf(stderr, "ampauth: no stored token is used: %s\n", s.Refusal)
+	}
 	if !s.Usable {
 		return exitNotAuthenticated
 	}
@@ -84,7 +87,7 @@ func runLogout(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	}
 	defer tokens.Close()
 	if err := tokens.Clear(ctx); err != nil {
-		fmt.Fprintf(stderr, "%v; remove it from %s by hand\n", err, printable(keptIn(cfg)))
+		fmt.Fprintf(stderr, "%v; then log out again, or remove the token from %s by hand\n", err, printable(keptIn(cfg)))
 		return exitError
 	}
 	if cfg.Store == nil {

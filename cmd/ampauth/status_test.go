@@ -132,7 +132,7 @@ func TestStatusSaysWhyTheStoredTokenIsNotUsed(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := said(t, fake, "logout"); got.code != exitError || !strings.Contains(got.stderr, "the directory is open to other users; remove it from "+dir+" by hand") {
+	if got := said(t, fake, "logout"); got.code != exitError || !strings.Contains(got.stderr, "the directory "+dir+" is open to other users: chmod 700 "+dir+"; then log out again, or remove the token from "+dir+" by hand") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -98,7 +98,7 @@ func TestErrorsNameThePathOnce(t *testing.T) {
 		err  error
 		path string
 	}{
-		"Read": {readErr, Shown(path + "/the-name")}, "Open": {openErr, Shown(path + "-missing") + " "}, "Make": {fileErr, Shown(path + "\x00")},
+		"Read": {readErr, Shown(path + "/the-name")}, "Open": {openErr, Shown(path+"-missing") + " "}, "Make": {fileErr, Shown(path + "\x00")},
 		"NewLock": {lockErr, Shown(path + "/no/the-name")}, "Remove": {d.Remove("the-name"), Shown(path + "/the-name")},
 		"Replace": {d.Replace("no/the-name", "no/the-name", nil), Shown(path + "/no/the-name")},
 	} {
