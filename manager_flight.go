@@ -349,3 +349,19 @@ func (m *TokenManager) failed(f *flight, err error) (forWaiters error, unreporte
 	f.epoch.failed(e, asked)
 	return e, !ok
 }
+
+// raiseEnd tells how a login or a refresh ended.
+func (m *TokenManager) raiseEnd(f *flight, name EventName, elapsed time.Duration, err *Error) {
+	e := Event{Name: name, Attempt: 1, Elapsed: elapsed}
+	if name == EventObtain {
+		e.Attempt = int(f.attempts.Load())
+		if f.purpose == replace {
+			e.Reason = reasonRefused
+		}
+	}
+	if err != nil {
+		said := *err // the flight goes on to write to its own
+		e.Attempt, e.Err = said.Attempts, &said
+	}
+	m.events.raise(f.ctx, e, nil)
+}

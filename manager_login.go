@@ -138,21 +138,6 @@ func (m *TokenManager) report(f *flight, e *Error, message string, elapsed time.
 	m.log.Log(f.ctx, level, message, "outcome", e.Outcome.String(), "attempts", e.Attempts, "elapsed", elapsed, "error", e.Error())
 }
 
-// raiseEnd tells how a login or a refresh ended.
-func (m *TokenManager) raiseEnd(f *flight, name EventName, elapsed time.Duration, err *Error) {
-	e := Event{Name: name, Attempt: 1, Elapsed: elapsed}
-	if name == EventObtain {
-		e.Attempt = int(f.attempts.Load())
-		if f.purpose == replace {
-			e.Reason = reasonRefused
-		}
-	}
-	if err != nil {
-		e.Attempt, e.Err = err.Attempts, err
-	}
-	m.events.raise(f.ctx, e, nil)
-}
-
 // obtainRequest makes the login request (AMP: POST /user/obtain_token).
 func (m *TokenManager) obtainRequest(ctx context.Context, c Credentials) (*http.Request, error) {
 	req, err := m.tokenRequest(WithOperation(ctx, SafeOperation), http.MethodPost, m.account.obtainPath)

@@ -205,9 +205,12 @@ func TestLockThatNobodyReleasesCostsOneLoginInAll(t *testing.T) {
 					store := &faultyStore{memoryStore: newMemoryStore()}
 					before(w, store)
 					spoil(w, store)
-					for range 3 {
+					for n := range 3 {
 						m := w.manager(storedIn(store))
 						w.token(m)
+						if faults := m.Stats().StoreFaults; (faults == 1) != (n == 0) {
+							t.Errorf("start %d: %d faults, want one at the first", n+1, faults)
+						}
 						_ = m.Close()
 					}
 					w.wantSent(1, 0)

@@ -2,6 +2,7 @@ package ampauth_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -134,4 +135,16 @@ func TestStatsOfAQuietClientAreZero(t *testing.T) {
 			t.Errorf("counted %+v of one request that was not repeated", stats)
 		}
 	})
+}
+
+func TestStatsAreExportedInSecondsAndSnakeCase(t *testing.T) {
+	s := ampauth.Stats{Obtains: 1, StoreFaults: 2, Waits: 3, Waited: 1500 * time.Millisecond}
+	s.Retries.NotSent = 4
+	text, err := json.Marshal(s)
+	want := `{"obtains":1,"obtain_failures":0,"refreshes":0,"refresh_failures":0,"renewals":0,"adoptions":0,` +
+		`"retries":{"not_sent":4,"unprocessed":0,"rate_limited":0,"server_error":0,"timeout":0,"broken":0},"replays":0,` +
+		`"ambiguous":0,"exhausted":0,"store_faults":2,"waits":3,"waited_seconds":1.5}`
+	if string(text) != want || err != nil {
+		t.Errorf("got %s, %v", text, err)
+	}
 }
