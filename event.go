@@ -21,7 +21,7 @@ const (
 	// EventRefresh is the same of a refresh. One that failed is followed by an EventObtain.
 	EventRefresh EventName = "refresh"
 
-	// EventAdopt is a token that was taken from the store, in place of a login.
+	// EventAdopt is a token that was taken from the store, to be used or refreshed.
 	EventAdopt EventName = "adopt"
 
 	// EventRetry is a request that is sent again, which comes just before that. Attempt is
@@ -101,6 +101,7 @@ func (l listener) raise(ctx context.Context, e Event, makeErr func() error) {
 	l.tell(ctx, e)
 }
 
+// tell is apart from raise, so that an event that nobody hears of stays off the heap.
 func (l listener) tell(ctx context.Context, e Event) {
 	onEvent := l.onEvent
 	kept.Do(ctx, func(ctx context.Context) {

@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -270,7 +271,7 @@ func (s *guardedStore) report(ctx context.Context, try storeTry, err error) {
 	}
 	fault := ""
 	if isFault(err) {
-		fault = reasonOf(err)
+		fault = cmp.Or(reasonOf(err), "it does not say why")
 	}
 	news := s.note(try, err, fault)
 	if fault == "" {

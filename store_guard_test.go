@@ -17,8 +17,9 @@ import (
 func TestFaultOfTheStoreIsAMissAndOneRecord(t *testing.T) {
 	boom := errors.New(`disk full: "` + canaryToken + `"`)
 	ways := map[string]func(context.Context) error{
-		"fails":  func(context.Context) error { return boom },
-		"panics": func(context.Context) error { panic(canaryToken) },
+		"fails":     func(context.Context) error { return boom },
+		"is silent": func(context.Context) error { return errors.New("") },
+		"panics":    func(context.Context) error { panic(canaryToken) },
 		"waits for its context": func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
