@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth/internal/origin"
+	"github.com/ampauth/ampauth/internal/safedir"
 	"github.com/ampauth/ampauth/internal/textvalue"
 )
 
@@ -19,10 +20,10 @@ const maxPasswordFile = 64 << 10
 
 // ConfigFromEnv reads AMP_API_BASE_URL, AMP_USERNAME, AMP_PASSWORD or
 // AMP_PASSWORD_FILE (a file with the password alone, e.g. a mounted secret), and what
-// [RetryConfigFromEnv] reads. AMP_TOKEN_DIR, an absolute path, makes a [FileStore] there the Store, and AMP_TOKEN_PERSISTENCE=true
-// one in the user's cache directory. An empty variable counts as absent. All faults
-// are returned at once, joined; each names its field and variable, shows no value,
-// and Is [ErrConfig].
+// [RetryConfigFromEnv] reads. AMP_TOKEN_DIR, an absolute path, makes a [FileStore] there
+// the Store, and AMP_TOKEN_PERSISTENCE=true one in the user's cache directory. An empty
+// variable counts as absent. All faults are returned at once, joined; each names its field
+// and variable, shows no value but the path of a file, and Is [ErrConfig].
 //
 // What files and shells add is taken off where it cannot be meant: white space around
 // the base URL, its final slashes (so that BaseURL + "/assets" is right), and white space
@@ -168,7 +169,7 @@ func passwordFromFile(path string) (Secret, error) {
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return Secret{}, fault("cannot be read: " + withoutPath(err))
+		return Secret{}, fault("cannot be read: " + whyNot(path, err))
 	}
 	defer file.Close()
 	// One buffer of our own, so that no copy of the password is left behind.
@@ -181,7 +182,7 @@ func passwordFromFile(path string) (Secret, error) {
 	case errors.Is(err, io.EOF):
 		return Secret{}, fault("names an empty file")
 	case !errors.Is(err, io.ErrUnexpectedEOF):
-		return Secret{}, fault("cannot be read: " + withoutPath(err))
+		return Secret{}, fault("cannot be read: " + whyNot(path, err))
 	}
 	password, rule := textvalue.Password(buffer[:n])
 	if rule != "" {
@@ -190,10 +191,20 @@ func passwordFromFile(path string) (Secret, error) {
 	return NewSecret(password), nil
 }
 
-// withoutPath is the reason of a file error without the path, which is a value.
-func withoutPath(err error) string {
+// whyNot is why a file cannot be read. Its path is shown unless it may be a password that
+// was put into the wrong variable: nothing of it exists.
+func whyNot(path string, err error) string {
+	why := "input/output error"
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err.Error()
+		why = e.Err.Error()
 	}
-	return "input/output error"
+	if !filepath.IsAbs(path) {
+		return why + " (the path is not absolute)"
+	}
+	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil {
+			return safedir.Shown(path) + ": " + why
+		}
+	}
+	return why
 }

@@ -252,16 +252,18 @@ func TestPasswordFile(t *testing.T) {
 		{"over 64 KiB", write("large", strings.Repeat("x", 64<<10+1)), "", "more than 64 KiB"},
 		{"empty", write("empty", ""), "", "empty"},
 		{"only a line break", write("newline", "\n"), "", "is required"},
-		{"missing", filepath.Join(dir, "zq7value"), "", "cannot be read"},
-		{"directory", dir, "", "cannot be read"},
+		{"missing", filepath.Join(dir, "none"), "", "cannot be read: " + filepath.Join(dir, "none") + ": "},
+		{"directory", dir, "", "cannot be read: " + dir + ": "},
+		{"password in place of the path", "zq7value", "", "cannot be read: "},
+		{"password that looks like a path", "/zq7value/Tr0ub4dor", "", "cannot be read: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			environment(t, map[string]string{"AMP_API_BASE_URL": "https://amp.test/api", "AMP_USERNAME": "issuer", "AMP_PASSWORD_FILE": test.path})
 			cfg, err := ampauth.ConfigFromEnv()
 			if test.rule != "" {
 				if len(faults(err)) != 1 || !errors.Is(err, ampauth.ErrConfig) || !strings.Contains(err.Error(), test.rule) ||
-					!strings.Contains(err.Error(), "AMP_PASSWORD_FILE") || strings.Contains(err.Error(), dir) {
-					t.Errorf("got %v, want one fault that says %q and shows no path", err, test.rule)
+					!strings.Contains(err.Error(), "AMP_PASSWORD_FILE") || strings.Contains(err.Error(), "zq7value") {
+					t.Errorf("got %v, want one fault that says %q and shows no value", err, test.rule)
 				}
 				return
 			}

@@ -49,7 +49,7 @@ const (
 	//	"limiter"      the Limiter let no attempt pass
 	//	"retry after"  the server asked for a wait longer than Retry.MaxRetryAfter
 	//	"deadline"     the caller's deadline came, or comes before the end of the wait
-	//	"body"         the request's body cannot be had once more
+	//	"body"         the request's body cannot be read once more
 	//
 	// There is none for a caller who cancelled, or asked for [WithoutRetry].
 	EventExhausted EventName = "exhausted"

@@ -41,8 +41,8 @@ import (
 // login helps cost five; then the next may be 20 minutes away, or what is left of the hour.
 // (A resource that takes and refuses the same token by turns has it replaced each time.)
 //
-// Make one with [NewTokenManager]: any other gives an error that Is [ErrConfig]. It is safe for concurrent use. It starts no
-// goroutine but that of a login under way; Close ends it.
+// Make one with [NewTokenManager]: any other gives an error that Is [ErrConfig]. It is safe
+// for concurrent use. It starts no goroutine but that of a login under way; Close ends it.
 type TokenManager struct {
 	account    account
 	wire       hiddenTransport // one attempt: its clock, clean errors

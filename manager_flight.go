@@ -313,8 +313,9 @@ func (m *TokenManager) land(f *flight, token Token, err error) {
 	m.flying.Done()
 	if unreported {
 		e, _ := f.err.(*Error)
-		m.raiseEnd(f, EventObtain, time.Since(f.began), e)
-		m.log.ErrorContext(f.ctx, "ampauth: login failed", "outcome", NotSent.String(), "error", f.err.Error())
+		took := time.Since(f.began)
+		m.raiseEnd(f, EventObtain, took, e)
+		m.log.WarnContext(f.ctx, "ampauth: login failed", m.account.logged(e, took)...)
 	}
 }
 

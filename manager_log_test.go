@@ -45,11 +45,11 @@ func TestLoginsAndRefreshesAreLoggedWithOutcomeAndTime(t *testing.T) {
 
 		w.Inject(fakeamp.Fault{Route: ampRefresh, Status: 500, Delay: time.Second})
 		_, _ = m.Refresh(t.Context())
-		check("ampauth: refresh failed, logging in instead", "INFO", "Answered", time.Second)
+		check("ampauth: refresh failed, logging in instead", "WARN", "Answered", time.Second)
 
 		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 404, Delay: 4 * time.Second})
 		_, _ = m.Obtain(t.Context())
-		check("ampauth: login failed", "INFO", "Answered", 4*time.Second)
+		check("ampauth: login failed", "WARN", "Answered", 4*time.Second)
 
 		w.Inject(fakeamp.Fault{Route: ampObtain, Status: 400, Delay: 5 * time.Second})
 		for range 10 { // the pause is not logged
@@ -57,8 +57,15 @@ func TestLoginsAndRefreshesAreLoggedWithOutcomeAndTime(t *testing.T) {
 		}
 		check("ampauth: the credentials were refused", "WARN", "Answered", 5*time.Second)
 		for line := range strings.Lines(log.String()) {
-			if strings.Contains(line, `"ERROR"`) || strings.Count(line, "WARN") > 0 && !strings.Contains(line, "credentials were refused") {
+			if strings.Contains(line, `"ERROR"`) {
 				t.Errorf("unexpected record %s", line)
+			}
+			if strings.Contains(line, `"WARN"`) {
+				for _, name := range []string{"http.request.method", "server.address", "server.port", "url.path", "http.response.status_code", "error.type", "attempts"} {
+					if !strings.Contains(line, fmt.Sprintf("%q:", name)) {
+						t.Errorf("no %s in %s", name, line)
+					}
+				}
 			}
 		}
 	})

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -128,14 +128,23 @@ func (m *TokenManager) report(f *flight, e *Error, message string, elapsed time.
 	default:
 	}
 	m.raiseEnd(f, EventName(e.Op), elapsed, e)
-	level := slog.LevelInfo
-	switch {
-	case errors.Is(e, ErrCredentialsRefused):
-		level, message = slog.LevelWarn, "ampauth: the credentials were refused"
-	case e.Attempts > 1:
-		level = slog.LevelWarn // the attempts are exhausted
+	if errors.Is(e, ErrCredentialsRefused) {
+		message = "ampauth: the credentials were refused"
 	}
-	m.log.Log(f.ctx, level, message, "outcome", e.Outcome.String(), "attempts", e.Attempts, "elapsed", elapsed, "error", e.Error())
+	m.log.WarnContext(f.ctx, message, m.account.logged(e, elapsed)...)
+}
+
+// logged are the attributes of a log record about a login or refresh that failed.
+func (a *account) logged(e *Error, elapsed time.Duration) []any {
+	method, path := http.MethodPost, a.obtainPath
+	if e.Op == "refresh" {
+		method, path = a.refreshMethod, a.refreshPath
+	}
+	u, err := url.Parse(a.baseURL + path)
+	if err != nil {
+		u = new(url.URL) // the entrance has looked at both
+	}
+	return append(logged(method, u, e.Outcome, e.StatusCode, e), "attempts", e.Attempts, "elapsed", elapsed)
 }
 
 // obtainRequest makes the login request (AMP: POST /user/obtain_token).

@@ -76,23 +76,15 @@ func (c *call) failure(r *result) error {
 }
 
 func (c *call) logAttempt(r *result, elapsed time.Duration) {
-	attributes := []any{
-		"http.request.method", c.req.Method, "server.address", c.req.URL.Host, "url.path", c.req.URL.Path,
-		"operation", c.operation.String(), "attempt", c.number, "outcome", r.outcome.String(), "elapsed", elapsed,
-	}
-	if r.resp != nil {
-		attributes = append(attributes, "http.response.status_code", r.resp.StatusCode)
-	} else {
-		attributes = append(attributes, "error", causeText(r.err))
-	}
-	c.t.Logger.DebugContext(c.ctx, "ampauth: attempt", attributes...)
+	attributes := logged(c.req.Method, c.req.URL, r.outcome, r.status(), r.err)
+	c.t.Logger.DebugContext(c.ctx, "ampauth: attempt",
+		append(attributes, "operation", c.operation.String(), "attempt", c.number, "elapsed", elapsed)...)
 }
 
 func (c *call) warn(message string, r *result) {
 	if !c.t.logs(c.ctx, slog.LevelWarn) {
 		return
 	}
-	c.t.Logger.WarnContext(c.ctx, "ampauth: "+message,
-		"http.request.method", c.req.Method, "url.path", c.req.URL.Path, "attempts", c.number,
-		"outcome", r.outcome.String(), "http.response.status_code", r.status())
+	attributes := logged(c.req.Method, c.req.URL, r.outcome, r.status(), r.err)
+	c.t.Logger.WarnContext(c.ctx, "ampauth: "+message, append(attributes, "attempts", c.number)...)
 }

@@ -77,7 +77,7 @@ func (r *result) asError() *Error {
 			e.Kind = ErrRateLimited
 		}
 	case r.timedOut:
-		e.Kind, e.Limit, e.Err = ErrTimeout, r.attempt.limit, attemptTimeout{}
+		e.Kind, e.Limit, e.Err = ErrTimeout, r.attempt.limit, r.attempt.timeout().ofNobody()
 	default:
 		e.Err = clean(r.err)
 	}

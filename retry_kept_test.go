@@ -223,7 +223,7 @@ func TestAttemptThatIsNotAdmittedIsLogged(t *testing.T) {
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	}
 	stubStatus(t, rt, stubRequest(t.Context(), ampauth.SafeOperation, nil))
-	if text := log.String(); !strings.Contains(text, "not admitted") || !strings.Contains(text, "attempts=1 ") {
+	if text := log.String(); !strings.Contains(text, "not admitted") || !strings.Contains(text, "attempts=1\n") {
 		t.Errorf("no warning after one attempt:\n%s", text)
 	}
 }
