@@ -211,8 +211,11 @@ func attemptOf(req *http.Request) *attempt {
 
 // Value implements context.Context.
 func (a *attempt) Value(key any) any {
-	if key == (attemptKey{}) {
+	switch key {
+	case attemptKey{}:
 		return a
+	case witnessKey{}:
+		return nil
 	}
 	trace := a.trace()
 	if trace == nil && key == conntrace.Key && a.traced {
@@ -237,7 +240,7 @@ type dialContext struct {
 
 // Value implements context.Context.
 func (c dialContext) Value(key any) any {
-	if key == (attemptKey{}) {
+	if key == (attemptKey{}) || key == (witnessKey{}) {
 		return c.Context.Value(key)
 	}
 	return c.values.Value(key)
@@ -299,6 +302,12 @@ func (a *attempt) answeredOnce(resp *http.Response) bool {
 		return trace != nil && trace.AnsweredOnce()
 	}
 	return own == 1 && resp == answer && (trace == nil || !trace.Had())
+}
+
+// hadTries reports whether the attempt had tries over connections for mutations.
+func (a *attempt) hadTries() bool {
+	notes := a.notes.Load()
+	return notes != nil && notes.tries.begun.Load() > 0
 }
 
 // unsent returns the proof that nothing of the attempt has left, or nil: err is, or wraps,

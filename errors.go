@@ -111,33 +111,43 @@ func (e *Error) Error() string {
 
 const prefix = "ampauth: "
 
-// text is the message without the prefix, so that a chain carries it once. What another
-// error says already is left out where it is the cause of that.
+// text is the message without the prefix, so that a chain carries it once. As the cause of
+// another error it leaves out that a request failed, if it says more.
 func (e *Error) text(isCause bool) string {
-	var parts []string
-	say := func(format string, args ...any) {
-		parts = append(parts, strings.TrimSpace(fmt.Sprintf(format, args...)))
+	details := e.details()
+	if isCause && e.Kind == ErrRequestFailed && e.Attempts == 0 && details != "" {
+		return details
 	}
-	if !isCause || e.Kind != ErrRequestFailed || e.Attempts > 0 || e.StatusCode == 0 && e.Err == nil {
-		say("%s", e.heading())
-	}
-	if e.where != "" {
-		say("%s", e.where)
-	}
-	inner, ok := errors.AsType[*Error](e.Err)
-	if e.RetryAfter > 0 && (!ok || inner.RetryAfter != e.RetryAfter) {
-		say("retry after %v", e.RetryAfter.Round(time.Millisecond))
-	}
-	if e.StatusCode != 0 && (!ok || inner.StatusCode != e.StatusCode) {
-		say("HTTP %d %s", e.StatusCode, http.StatusText(e.StatusCode))
-	}
+	return strings.TrimSuffix(e.heading()+": "+details, ": ")
+}
+
+// details is the message behind the heading. What its cause says in its own words, it
+// does not say.
+func (e *Error) details() string {
+	cause := ""
 	switch e.Err {
 	case nil:
 	case io.EOF, io.ErrUnexpectedEOF:
-		say("the connection was closed before the end of the answer (%v)", e.Err)
+		cause = fmt.Sprintf("the connection was closed before the end of the answer (%v)", e.Err)
 	default:
 		// Ours may stand within somebody else's words, which then have the prefix.
-		say("%s", strings.ReplaceAll(causeText(e.Err), prefix, ""))
+		cause = strings.ReplaceAll(causeText(e.Err), prefix, "")
+	}
+	var parts []string
+	say := func(part string) {
+		if part != "" && !strings.Contains(cause, part) {
+			parts = append(parts, part)
+		}
+	}
+	say(e.where)
+	if e.RetryAfter > 0 {
+		say(fmt.Sprintf("retry after %v", e.RetryAfter.Round(time.Millisecond)))
+	}
+	if e.StatusCode != 0 {
+		say(strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.StatusCode, http.StatusText(e.StatusCode))))
+	}
+	if cause != "" {
+		parts = append(parts, cause)
 	}
 	return strings.Join(parts, ": ")
 }

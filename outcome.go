@@ -20,7 +20,8 @@ const (
 	NotSent
 	// Unprocessed means that the server said it did not process the request: status 421
 	// (RFC 9110 15.5.20), 425 (RFC 8470 5.2), 417 to a request that expected
-	// 100-continue (RFC 9110 10.1.1), HTTP/2 REFUSED_STREAM (RFC 9113 8.7).
+	// 100-continue (RFC 9110 10.1.1), HTTP/2 REFUSED_STREAM (RFC 9113 8.7). In an error of
+	// [Once]: reading has shown that what was sent was not performed.
 	Unprocessed
 	// Rejected means that the server turned the request away before it looked at
 	// it: status 429 (RFC 6585 4), or a refusal of the token.

@@ -121,6 +121,7 @@ type redirectBody struct {
 	from     *http.Request
 	classify func(*http.Request) Operation
 	deadline time.Time
+	witness  *witness    // that saw it, if it answers a read
 	followed atomic.Bool // by a request that it may lead to
 }
 
@@ -132,9 +133,13 @@ func redirectOf(req *http.Request) *redirectBody {
 	return body
 }
 
-// noteRedirect has a redirect, the answer to from, tell what it is a part of.
-func noteRedirect(resp *http.Response, from *http.Request, classify func(*http.Request) Operation, deadline time.Time) {
+// noteRedirect has a redirect, the answer to c, tell what it is a part of.
+func noteRedirect(resp *http.Response, c *call) {
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "" {
-		resp.Body = &redirectBody{ReadCloser: resp.Body, from: from, classify: classify, deadline: deadline}
+		body := &redirectBody{ReadCloser: resp.Body, from: c.req, classify: c.t.Classify, deadline: c.deadline}
+		if c.operation == SafeOperation {
+			body.witness = witnessOf(c.ctx)
+		}
+		resp.Body = body
 	}
 }

@@ -98,15 +98,13 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return send(t.base(), req, a) // a RetryTransport above is at work
 	}
 	c := call{t: t, req: req, ctx: ctx, bodies: replay.NewSource(req), earlier: NotSent}
-	if err := c.prepare(); err != nil {
-		c.bodies.Unused()
-		return nil, err
+	w := witnessOf(ctx)
+	if w == nil {
+		return c.roundTrip()
 	}
-	defer c.done()
-	resp, err := c.run()
-	if err != nil || c.gaveUp != notGivenUp {
-		c.raiseEnd(err)
-	}
+	w.began()
+	resp, err := c.roundTrip()
+	w.ended(c.ended(resp, err), c.operation)
 	return resp, err
 }
 

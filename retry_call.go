@@ -48,6 +48,19 @@ type call struct {
 // connection stale.
 const maxResends = 3
 
+func (c *call) roundTrip() (*http.Response, error) {
+	if err := c.prepare(); err != nil {
+		c.bodies.Unused()
+		return nil, err
+	}
+	defer c.done()
+	resp, err := c.run()
+	if err != nil || c.gaveUp != notGivenUp {
+		c.raiseEnd(err)
+	}
+	return resp, err
+}
+
 // prepare checks and resolves what the call needs.
 func (c *call) prepare() error {
 	c.t.once.Do(c.t.resolve)
@@ -78,6 +91,9 @@ func (c *call) followRedirect() {
 	if body := redirectOf(c.req); body != nil {
 		body.followed.Store(true)
 		c.deadline = body.deadline
+		if body.witness == witnessOf(c.ctx) {
+			body.witness.followed()
+		}
 	}
 }
 
@@ -303,7 +319,7 @@ func (c *call) renew(r *result) bool {
 		return false
 	}
 	c.keepAnswer(r) // the login must not wait for its connection
-	token, err := r.refusal.from.renewFor(c.ctx, r.refusal.token, r.refusal.with)
+	token, err := r.refusal.from.renewFor(unseen(c.ctx), r.refusal.token, r.refusal.with)
 	if err != nil || token.Value.Equal(r.refusal.token.Value) || token.IsExpired() {
 		return false
 	}
@@ -337,6 +353,6 @@ func (c *call) finish(r *result) (*http.Response, error) {
 		c.end = nil
 	}
 	r.attempt.keep(r.resp)
-	noteRedirect(r.resp, c.req, c.t.Classify, c.deadline)
+	noteRedirect(r.resp, c)
 	return r.resp, nil
 }

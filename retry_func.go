@@ -43,7 +43,7 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 		if err := ended(ctx); err != nil {
 			return zero, leftAfter(n-1, err, last)
 		}
-		value, err := once(ctx, cfg.Timeout, op)
+		value, err := withinTime(ctx, cfg.Timeout, op)
 		if err == nil {
 			return value, nil
 		}
@@ -85,8 +85,8 @@ func leftAfter(n int, ctxErr, err error) error {
 	return e
 }
 
-// once makes one attempt within its time.
-func once[T any](ctx context.Context, timeout time.Duration, op func(context.Context) (T, error)) (T, error) {
+// withinTime makes one attempt, which has so much time.
+func withinTime[T any](ctx context.Context, timeout time.Duration, op func(context.Context) (T, error)) (T, error) {
 	attemptCtx := ctx
 	cause := attemptTimeout{limit: timeout, setting: "Retry.Timeout", of: new(int8)}
 	if timeout > 0 {

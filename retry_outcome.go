@@ -29,6 +29,7 @@ type result struct {
 	timedOut   bool                    // by the attempt's own clock
 	final      bool                    // an error that no repetition changes
 	retryAfter time.Duration           // 0 if the response has none
+	several    bool                    // resp may be to the last of several tries, by what was heard of them
 	kept       bool                    // resp is kept until another attempt is admitted
 	ahead      *replay.Ahead           // the body of resp if it is kept and was not read whole
 }
@@ -72,8 +73,11 @@ func (c *call) findOutcome(r *result) {
 				r.outcome = Rejected
 			}
 		}
-		if a.mutates && !a.answeredOnce(resp) {
-			r.outcome = Answered // it may be to the last of several tries
+		if a.traced && !a.answeredOnce(resp) {
+			r.several = a.is(stateUntraced) || a.trace() != nil || a.hadTries()
+			if a.mutates {
+				r.outcome = Answered // it may be to the last of several tries
+			}
 		}
 		c.noteRetryAfter(r)
 		return
@@ -124,6 +128,22 @@ func (c *call) repeatable(r *result) bool {
 		return true
 	}
 	return transientStatus(r.resp.StatusCode)
+}
+
+// ended is how far the call got, for a witness. What an answer says of its attempt, it says
+// of the call only if no other try, of a call that changes something, is in doubt.
+func (c *call) ended(resp *http.Response, err error) callEnd {
+	end := callEnd{outcome: c.last.outcome, status: c.last.status(), retryAfter: c.last.retryAfter}
+	if err != nil {
+		end = callEnd{}
+		if e, ok := errors.AsType[*Error](err); ok {
+			end = callEnd{e.Outcome, e.StatusCode, e.RetryAfter}
+		}
+	}
+	if c.operation != SafeOperation && (c.earlier == Ambiguous || resp != nil && c.last.several) {
+		end.outcome = Ambiguous
+	}
+	return end
 }
 
 // reason is why it is sent again.
@@ -314,13 +334,18 @@ func anyOf(err error, ask func(error) (found, deeper bool)) bool {
 
 // final reports whether no repetition changes err, or none may be tried.
 func final(err error) bool {
-	for _, never := range []error{ErrAmbiguous, ErrConfig, ErrClosed, ErrObtainFailed, ErrRefreshFailed} {
-		if errors.Is(err, never) {
-			return true
-		}
-	}
-	return untrusted(err) || shutOut(err) || anyOf(err, func(err error) (found, deeper bool) {
+	return errors.Is(err, ErrAmbiguous) || hopeless(err) || anyOf(err, func(err error) (found, deeper bool) {
 		e, ours := err.(*Error)
 		return ours && e.repeat == never, !ours
 	})
+}
+
+// hopeless reports whether no repetition changes err, whatever was done before it.
+func hopeless(err error) bool {
+	for _, kind := range []error{ErrConfig, ErrClosed, ErrObtainFailed, ErrRefreshFailed} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return untrusted(err) || shutOut(err)
 }

@@ -206,7 +206,7 @@ func (t *AuthTransport) token(req *http.Request, a *attempt) (Token, error) {
 	if token, ok := t.source.ready(); ok {
 		return token, nil
 	}
-	ctx := req.Context()
+	ctx := unseen(req.Context())
 	if a != nil {
 		a.stopClock()
 		defer a.startClock()
