@@ -155,7 +155,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.pause(r, f.Delay)
 	}
 	var a answer
-	if f.When == After || !f.replacesAnswer() {
+	switch {
+	case f.Late > 0:
+		s.mu.Lock()
+		refusal := s.check(c)
+		s.mu.Unlock()
+		if refusal != nil { // nobody works on that
+			s.send(w, r, *refusal, None)
+			return
+		}
+		defer func() { // however this ends
+			time.AfterFunc(f.Late, func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.perform(c)
+			})
+		}()
+	case f.When == After || !f.replacesAnswer():
 		a = s.handle(c)
 	}
 	if f.When == After {
@@ -179,44 +195,58 @@ func (s *Server) arrive(name string) Fault {
 func (s *Server) handle(c *call) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case c.target.redirect:
-		return slashRedirect(c.request)
-	case c.target.route == nil:
-		return notFound()
+	if refusal := s.check(c); refusal != nil {
+		return *refusal
 	}
-	a := s.dispatch(c)
-	a.header.Set("Allow", c.target.route.allow())
-	a.header.Set("Vary", "Accept, Cookie")
-	return a
+	return s.perform(c)
 }
 
-// dispatch follows the order of DRF's APIView: who asks comes before what is
-// asked for, so a wrong method without a token is 401, not 405.
-func (s *Server) dispatch(c *call) answer {
+// check returns the answer to a request for which there is nothing to perform, or
+// nil. It follows the order of DRF's APIView: who asks comes before what is
+// asked for, so a wrong method without a token is 401, not 405. s.mu is held.
+func (s *Server) check(c *call) *answer {
+	switch {
+	case c.target.redirect:
+		return new(slashRedirect(c.request))
+	case c.target.route == nil:
+		return new(notFound())
+	}
 	rt := c.target.route
 	if !rt.has(open) {
 		user, reason := s.authenticate(c.request)
 		if reason != "" {
-			return s.notAuthenticated(reason)
+			return new(c.framed(s.notAuthenticated(reason)))
 		}
 		c.user = user
 	}
 	switch {
 	case c.request.Method == http.MethodOptions:
-		return jsonAnswer(http.StatusOK, map[string]any{
+		return new(c.framed(jsonAnswer(http.StatusOK, map[string]any{
 			"renders": []string{"application/json"},
 			"parses":  []string{"application/json"},
-		})
+		})))
 	case c.target.method != rt.method:
-		return methodNotAllowed(c.request.Method)
+		return new(c.framed(methodNotAllowed(c.request.Method)))
 	case rt.has(withBody) && !validJSON(c.body):
-		return parseError()
+		return new(c.framed(parseError()))
 	}
+	return nil
+}
+
+// perform does what a request asks for that was checked. s.mu is held.
+func (s *Server) perform(c *call) answer {
+	rt := c.target.route
 	a := rt.view(s, c)
 	if rt.class == never && a.status < 400 {
 		s.logEffect(c)
 	}
+	return c.framed(a)
+}
+
+// framed gives an answer the fields that DRF gives all of a route.
+func (c *call) framed(a answer) answer {
+	a.header.Set("Allow", c.target.route.allow())
+	a.header.Set("Vary", "Accept, Cookie")
 	return a
 }
 

@@ -34,6 +34,12 @@ type Fault struct {
 	// the wait and the request; Before, nothing is performed then.
 	Delay time.Duration
 
+	// Late, which goes with After and with what takes the place of AMP's answer, has the
+	// effect come so long after the answer is sent or the connection is cut, as that of a
+	// server which goes on with what its client, or a gateway, has given up. Who asks is
+	// checked when the request arrives.
+	Late time.Duration
+
 	Status int         // answer with this status instead and DRF's body for it
 	HTML   bool        // answer with an HTML page, as a proxy does
 	Header http.Header // set in the answer; no values suppress a header
@@ -85,6 +91,9 @@ func (f Fault) defaultName() string {
 	if f.Do != None {
 		parts = append(parts, actionNames[f.Do])
 	}
+	if f.Late > 0 {
+		parts = append(parts, "late")
+	}
 	if len(parts) == 0 {
 		parts = []string{"altered answer"}
 	}
@@ -130,11 +139,15 @@ type armedFault struct {
 }
 
 // Inject adds faults to the queue. A request meets at most one: the first, in
-// the order of injection, that matches and does not let it pass for its Skip.
+// the order of injection, that matches and does not let it pass for its Skip. A Late
+// that goes with nothing is a panic.
 func (s *Server) Inject(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range faults {
+		if f.Late != 0 && (f.Late < 0 || f.When != After || !f.replacesAnswer()) {
+			panic("fakeamp: Late goes with After, and with a Status, Reset, Close or StallHeaders")
+		}
 		if f.Name == "" {
 			f.Name = f.defaultName()
 		}

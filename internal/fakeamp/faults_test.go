@@ -333,3 +333,50 @@ func TestEarlyAnswerDoesNotWaitForTheBody(t *testing.T) {
 		}
 	}
 }
+
+// Whoever has given up does not hear of what is performed later.
+func TestLateEffectComesAfterTheAnswerOrTheCut(t *testing.T) {
+	for _, fault := range []fakeamp.Fault{
+		{Do: fakeamp.Reset}, {Do: fakeamp.Close}, {Status: 502}, {Status: 503, Delay: time.Second}, {Do: fakeamp.StallHeaders},
+	} {
+		inBubble(t, fakeamp.Config{}, func(t *testing.T, fake *fakeamp.Server, c *client) {
+			c.token = fake.Rotate("issuer")
+			fault.Name, fault.Route, fault.When, fault.Late = "late", issueRoute, fakeamp.After, 40*time.Second
+			fake.Inject(fault)
+			c.http.Timeout = 5 * time.Second
+			_, _ = c.issue("op")
+			ended := time.Now()
+			fake.Rotate("issuer") // who asked was checked
+			time.Sleep(40*time.Second - 1)
+			if n := len(fake.Effects()); n != 0 {
+				t.Errorf("%+v: performed too early", fault)
+			}
+			time.Sleep(2)
+			effects := fake.Effects()
+			if len(effects) != 1 || effects[0].ID != "op" || effects[0].Fault != "late" || effects[0].Time.Sub(ended) != 40*time.Second {
+				t.Errorf("%+v: effects %v, want one 40 s later", fault, effects)
+			}
+		})
+	}
+}
+
+func TestLateEffectTakesATokenAndAFaultThatHidesTheAnswer(t *testing.T) {
+	fake, c := start(t, fakeamp.Config{})
+	fake.Inject(fakeamp.Fault{Route: issueRoute, When: fakeamp.After, Do: fakeamp.Reset, Late: time.Nanosecond})
+	got, err := c.issue("op")
+	if err != nil || got.status != 401 {
+		t.Errorf("without a token: %v, %v, want 401", got, err)
+	}
+	for _, fault := range []fakeamp.Fault{
+		{Late: time.Second, Do: fakeamp.Reset}, {Late: time.Second, When: fakeamp.After}, {Late: -1, When: fakeamp.After, Do: fakeamp.Reset},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%+v was taken", fault)
+				}
+			}()
+			fake.Inject(fault)
+		}()
+	}
+}
