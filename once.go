@@ -72,8 +72,8 @@ const defaultSettle = 60 * time.Second
 //
 // An error Is ErrAmbiguous if, and only if, the mutation may have been performed: the
 // caller left while it was in doubt, a wait would not fit its deadline or RetryAfter is
-// above the cap, cfg.MaxAttempts reads after Settle have failed, or what was answered with
-// success is not found. Find out before it is sent again: by Once with FindFirst. With any
+// above the cap, reading has failed for as long again as Settle and cfg.MaxAttempts times, or
+// what was answered with success is not found. Find out before it is sent again: by Once with FindFirst. With any
 // other error it was not performed. That of a first Send is returned as it is, any
 // other is an *Error, whose Attempts are the Sends. Errors of Send and Find, and the end of ctx,
 // are in its chain.
@@ -156,11 +156,11 @@ func (o *once[T]) run() (T, error) {
 			if err := o.backoff(); err != nil {
 				return zero, err
 			}
-		case o.maybe && o.end.outcome == Answered: // it may say that the mutation is there
+		case o.maybe && o.end.outcome == Answered: // it may say that the mutation is there already
 			if value, known, err := o.find(time.Time{}); known {
 				return value, err
 			}
-			fallthrough
+			return zero, o.proved(ended(o.ctx))
 		default:
 			return zero, o.proved(ended(o.ctx))
 		}
@@ -226,6 +226,11 @@ func (o *once[T]) find(settled time.Time) (value T, known bool, err error) {
 		value T
 		ok    bool
 	}
+	giveUp := time.Now() // if reading fails: as long again as the mutation had
+	if settled.After(giveUp) {
+		giveUp = settled
+	}
+	giveUp = giveUp.Add(o.m.Settle)
 	var failed error // what the last read ended in
 	for n, late := 1, 0; ; n++ {
 		if end := ended(o.ctx); end != nil {
@@ -252,7 +257,8 @@ func (o *once[T]) find(settled time.Time) (value T, known bool, err error) {
 			if e, ok := errors.AsType[*Error](err); ok {
 				retryAfter = e.RetryAfter
 			}
-			if late >= o.cfg.MaxAttempts || errors.Is(err, ErrClosed) || errors.Is(err, ErrConfig) || o.cfg.tooLong(retryAfter) {
+			exhausted := late >= o.cfg.MaxAttempts && time.Now().After(giveUp)
+			if exhausted || errors.Is(err, ErrClosed) || errors.Is(err, ErrConfig) || o.cfg.tooLong(retryAfter) {
 				return value, true, o.unknown(ended(o.ctx), readingFailed(err))
 			}
 		}
@@ -337,6 +343,9 @@ func (o *once[T]) proved(end error) error {
 	if ours, ok := errors.AsType[*Error](o.last); ok {
 		e.Kind, e.Limit = ours.Kind, ours.Limit
 	}
+	if e.Outcome == NotSent && o.before != nil {
+		e.Outcome = Unprocessed // an earlier one was sent
+	}
 	return e.endedBy(end)
 }
 
@@ -375,7 +384,8 @@ func inWords(err error) error {
 	said := *e
 	said.Attempts, said.RetryAfter = 0, 0
 	text := said.text(true)
-	if e.Kind == ErrAmbiguous || e.Kind == ErrRequestFailed {
+	switch e.Kind {
+	case ErrAmbiguous, ErrRequestFailed, ErrRateLimited: // the error around it has a kind as well
 		if details := said.details(); details != "" {
 			text = details
 		}
