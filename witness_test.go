@@ -1,0 +1,327 @@
+package ampauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ampauth/ampauth"
+)
+
+// What Once learns from the calls of a Send whose own error says nothing.
+
+// A sighting is what Once made of a Send: how often it was sent, and whether it was read.
+type sighting struct {
+	sends, reads int
+	err          error
+}
+
+// sighted has Once make a Send, whose error is errOnceForeign unless it says otherwise.
+// Nothing is ever found.
+func sighted(ctx context.Context, send func(ctx context.Context, n int) error) (s sighting) {
+	cfg := onceWaits
+	cfg.MaxAttempts = 2
+	_, s.err = ampauth.Once(ctx, cfg, ampauth.Mutation[int]{
+		Send: func(ctx context.Context) (int, error) {
+			s.sends++
+			if err := send(ctx, s.sends); err != nil {
+				return 0, err
+			}
+			return 0, errOnceForeign
+		},
+		Find: func(context.Context) (int, bool, error) { s.reads++; return 0, false, nil },
+	})
+	return s
+}
+
+// oneAttempt is a transport that leaves the attempts to Once.
+func oneAttempt(steps ...stubStep) *ampauth.RetryTransport {
+	return &ampauth.RetryTransport{Base: stubScript(steps...), Retry: ampauth.RetryConfig{MaxAttempts: 1}}
+}
+
+// call makes a call of kind op over rt, and reads its answer.
+func call(ctx context.Context, rt http.RoundTripper, op ampauth.Operation) {
+	if resp, err := rt.RoundTrip(stubRequest(ctx, op, []byte("x"))); err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+}
+
+func calling(rt http.RoundTripper, ops ...ampauth.Operation) func(context.Context, int) error {
+	return func(ctx context.Context, _ int) error {
+		for _, op := range ops {
+			call(ctx, rt, op)
+		}
+		return nil
+	}
+}
+
+func TestOnceSeesHowFarTheCallsOfASendGot(t *testing.T) {
+	const ( // what becomes of it
+		again   = "sent again without a read"
+		ends    = "ends without a read"
+		doubt   = "read, and then sent again"
+		success = "read, and never sent again"
+	)
+	for _, test := range []struct {
+		name string
+		send func(context.Context, int) error
+		want string
+	}{
+		{"not sent", calling(oneAttempt(stubRefuse()), mutating), again},
+		{"421", calling(oneAttempt(stubAnswer(421)), mutating), again},
+		{"425", calling(oneAttempt(stubAnswer(425)), mutating), again},
+		{"429", calling(oneAttempt(stubAnswer(429)), mutating), again},
+		{"429 of a base that tells nothing", calling(oneAttempt(func(req *http.Request) (*http.Response, error) {
+			stubUse(req)
+			return stubResponse(429, ""), nil
+		}), mutating), again},
+		{"400", calling(oneAttempt(stubAnswer(400)), mutating), ends},
+		{"401", calling(oneAttempt(stubAnswer(401)), mutating), ends},
+		{"404", calling(oneAttempt(stubAnswer(404)), mutating), ends},
+		{"409", calling(oneAttempt(stubAnswer(409)), idempotent), ends},
+
+		{"200, and then a fault", calling(oneAttempt(stubAnswer(200)), mutating), success},
+		{"201, and then a fault", calling(oneAttempt(stubAnswer(201)), mutating), success},
+		{"200 to what can be repeated", calling(oneAttempt(stubAnswer(200)), idempotent), doubt},
+		{"303", calling(oneAttempt(stubAnswer(303, "Location", "/done")), mutating), doubt},
+		{"101", calling(oneAttempt(stubAnswer(101)), mutating), doubt},
+		{"408", calling(oneAttempt(stubAnswer(408)), mutating), doubt},
+		{"500", calling(oneAttempt(stubAnswer(500)), mutating), doubt},
+		{"501", calling(oneAttempt(stubAnswer(501)), mutating), doubt},
+		{"503 with Retry-After", calling(oneAttempt(stubAnswer(503, "Retry-After", "1")), mutating), doubt},
+		{"broken", calling(oneAttempt(stubBreak(errStubReset)), mutating), doubt},
+		{"no call at all", func(context.Context, int) error { return nil }, doubt},
+
+		{"a proof behind a doubt", calling(oneAttempt(stubBreak(errStubReset), stubAnswer(400)), mutating, mutating), doubt},
+		{"a doubt behind a proof", calling(oneAttempt(stubAnswer(400), stubAnswer(500)), mutating, mutating), doubt},
+		{"a read behind a doubt", calling(oneAttempt(stubBreak(errStubReset), stubRefuse()), mutating, safe), doubt},
+		{"a read that succeeded, and then a proof", calling(oneAttempt(stubAnswer(200), stubAnswer(400)), safe, mutating), doubt},
+		{"a read that failed, and then a proof", calling(oneAttempt(stubAnswer(404), stubAnswer(429)), safe, mutating), ends},
+		{"proofs alone", calling(oneAttempt(stubRefuse(), stubAnswer(429)), mutating, mutating), again},
+		{"reads alone", calling(oneAttempt(stubAnswer(404)), safe), doubt},
+		{"reads alone, and their error", func(ctx context.Context, _ int) error {
+			call(ctx, oneAttempt(stubAnswer(404)), safe)
+			return ampauth.ResponseError(stubResponse(404, ""))
+		}, ends},
+		{"a proof, but ErrAmbiguous", func(ctx context.Context, _ int) error {
+			call(ctx, oneAttempt(stubAnswer(400)), mutating)
+			return fmt.Errorf("the client knows better: %w", ampauth.ErrAmbiguous)
+		}, doubt},
+		{"a doubt, but NotSent", func(ctx context.Context, _ int) error {
+			call(ctx, oneAttempt(stubAnswer(500)), mutating)
+			return errOnceNotSent
+		}, doubt},
+		{"what ends Retry, behind a doubt", func(ctx context.Context, n int) error {
+			if n == 1 {
+				call(ctx, oneAttempt(stubAnswer(500)), mutating)
+				return &ampauth.Error{Op: "obtain", Kind: ampauth.ErrCredentialsRefused, Outcome: ampauth.NotSent}
+			}
+			return nil
+		}, doubt},
+
+		{"attempts at what can be repeated, the first broken", calling(&ampauth.RetryTransport{
+			Base: stubScript(stubBreak(errStubReset), stubAnswer(404))}, idempotent), doubt},
+		{"attempts at a read, the first broken, beside a proof", calling(&ampauth.RetryTransport{
+			Base: stubScript(stubAnswer(500), stubAnswer(404), stubAnswer(400))}, safe, mutating), ends},
+		{"a token that was refused, and then 400", calling(&ampauth.RetryTransport{Base: &ampauth.AuthTransport{
+			Base: stubScript(stubAnswer(401), stubAnswer(400)), Source: tokenThatIsRenewed(), Origin: "https://api.test"}}, mutating), ends},
+		{"a token that was refused for ever", calling(&ampauth.RetryTransport{Base: &ampauth.AuthTransport{
+			Base: stubScript(stubAnswer(401)), Source: tokenThatIsRenewed(), Origin: "https://api.test"}}, mutating), ends},
+		{"no token", calling(&ampauth.RetryTransport{Base: &ampauth.AuthTransport{
+			Base: stubScript(stubAnswer(200)), Source: stubNoToken(io.EOF), Origin: "https://api.test"}}, mutating), again},
+		{"stacked", calling(&ampauth.RetryTransport{Base: stubHeaderLayer(oneAttempt(stubAnswer(400)))}, mutating), ends},
+		{"a faulty configuration", calling(&ampauth.RetryTransport{Retry: ampauth.RetryConfig{MaxAttempts: -1}}, mutating), again},
+
+		{"a layer whose second try is answered 400", calling(&ampauth.RetryTransport{Base: twice(stubBreak(errStubReset), stubAnswer(400))}, mutating), doubt},
+		{"a layer whose second try is answered 429", calling(&ampauth.RetryTransport{Base: twice(stubBreak(errStubReset), stubAnswer(429))}, mutating), doubt},
+		{"a layer that hides it", calling(&ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			hidden := req.WithContext(context.Background())
+			resp, err := twice(stubBreak(errStubReset), stubAnswer(400)).RoundTrip(hidden)
+			resp.Request = hidden
+			return resp, err
+		})}, mutating), doubt},
+
+		{"a call that panics", func(ctx context.Context, _ int) error {
+			defer func() { _ = recover() }()
+			call(ctx, oneAttempt(func(req *http.Request) (*http.Response, error) { panic("below") }), mutating)
+			return nil
+		}, doubt},
+		{"a call that goes on", func(ctx context.Context, _ int) error {
+			call(ctx, oneAttempt(stubAnswer(400)), mutating)
+			go call(ctx, oneAttempt(stubStall()), mutating)
+			synctest.Wait()
+			return nil
+		}, doubt},
+		{"a call with another context of Send's", func(ctx context.Context, _ int) error {
+			ctx, cancel := context.WithTimeout(context.WithValue(ctx, wireKey{}, 1), time.Second)
+			defer cancel()
+			call(ctx, oneAttempt(stubAnswer(400)), mutating)
+			return nil
+		}, ends},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := sighted(t.Context(), test.send)
+				got := "?"
+				switch {
+				case s.sends == 2 && s.reads == 0:
+					got = again
+				case s.sends == 1 && s.reads == 0:
+					got = ends
+				case s.sends == 2 && !errors.Is(s.err, ampauth.ErrAmbiguous):
+					got = doubt
+				case s.sends == 1 && errors.Is(s.err, ampauth.ErrAmbiguous):
+					got = success
+				}
+				if got != test.want {
+					t.Errorf("%s (%d Sends, %d reads), want it to be %s: %v", got, s.sends, s.reads, test.want, s.err)
+				}
+			})
+		})
+	}
+}
+
+// twice is a layer that tries again by itself.
+func twice(first, second stubStep) http.RoundTripper {
+	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if resp, err := first(req); err == nil {
+			return resp, nil
+		}
+		return second(req)
+	})
+}
+
+// A redirect that a read followed counts by where it led.
+func TestOnceCountsARedirectByWhereItLeads(t *testing.T) {
+	for status, want := range map[int]int{404: 0, 200: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			client := &http.Client{CheckRedirect: ampauth.CheckRedirect, Transport: oneAttempt(
+				stubAnswer(301, "Location", "/api/managers"), stubAnswer(302, "Location", "/api/categories"), stubAnswer(status), stubAnswer(400))}
+			s := sighted(t.Context(), func(ctx context.Context, n int) error {
+				for _, op := range []ampauth.Operation{safe, mutating} {
+					method := map[ampauth.Operation]string{safe: "GET", mutating: "POST"}[op]
+					req, _ := http.NewRequestWithContext(ctx, method, "https://api.test/api/assets", strings.NewReader(""))
+					if resp, err := client.Do(req); err == nil {
+						_ = resp.Body.Close()
+					}
+				}
+				return nil
+			})
+			if (s.reads > 0) != (want > 0) {
+				t.Errorf("a read that was led to a %d: %d reads, %v", status, s.reads, s.err)
+			}
+		})
+	}
+}
+
+// What layers, sources and limiters send on the way is no call of Send's, and they cannot
+// tell Once anything.
+func TestOnceSeesNoCallFromBelowACall(t *testing.T) {
+	side := func(ctx context.Context, status int) {
+		call(ctx, oneAttempt(stubAnswer(status)), mutating)
+	}
+	for name, rt := range map[string]http.RoundTripper{
+		"a layer": &ampauth.RetryTransport{Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			asked := stubRequestTo(req.Context(), "https://signer.test/sign", mutating, []byte("x"))
+			resp, _ := oneAttempt(stubAnswer(200)).RoundTrip(asked)
+			_ = resp.Body.Close()
+			return stubAnswer(400)(req)
+		})},
+		"a source": &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: stubScript(stubAnswer(400)), Origin: "https://api.test",
+			Source: sourceFunc(func(ctx context.Context) (ampauth.Token, error) { side(ctx, 200); return oneToken("x") })}},
+		"a renewer": &ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: stubScript(stubAnswer(401), stubAnswer(400)), Origin: "https://api.test",
+			Source: renewSource{
+				func(context.Context) (ampauth.Token, error) { return oneToken("old") },
+				func(ctx context.Context) (ampauth.Token, error) { side(ctx, 200); return oneToken("new") },
+			}}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			if s := sighted(t.Context(), calling(rt, mutating)); s.sends != 1 || s.reads != 0 {
+				t.Errorf("%s: %d Sends and %d reads, want one: %v", name, s.sends, s.reads, s.err)
+			}
+		})
+	}
+	// Where the mutation itself is not seen, the login is not taken for it.
+	synctest.Test(t, func(t *testing.T) {
+		foreign := &ampauth.AuthTransport{Base: stubScript(stubBreak(errStubReset)), Origin: "https://api.test",
+			Source: sourceFunc(func(ctx context.Context) (ampauth.Token, error) { side(ctx, 400); return oneToken("x") })}
+		if s := sighted(t.Context(), calling(foreign, mutating)); s.reads == 0 {
+			t.Errorf("%d Sends and no read: %v", s.sends, s.err)
+		}
+	})
+}
+
+// One that is a part of a Send tells the outer one.
+func TestOnceSeesTheSendsOfAnInnerOnce(t *testing.T) {
+	for status, want := range map[int]bool{400: false, 500: true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := sighted(t.Context(), func(ctx context.Context, _ int) error {
+				_, _ = ampauth.Once(ctx, onceWaits, ampauth.Mutation[int]{
+					Send: func(ctx context.Context) (int, error) {
+						call(ctx, oneAttempt(stubAnswer(status)), mutating)
+						return 0, errOnceForeign
+					},
+					Find: func(ctx context.Context) (int, bool, error) {
+						call(ctx, oneAttempt(stubAnswer(200)), safe)
+						return 0, true, nil
+					},
+				})
+				call(ctx, oneAttempt(stubAnswer(400)), mutating)
+				return nil
+			})
+			if (s.reads > 0) != want {
+				t.Errorf("an inner %d: %d reads, %v", status, s.reads, s.err)
+			}
+		})
+	}
+}
+
+func TestResponseErrorSaysWhatAnAnswerMeans(t *testing.T) {
+	request := func(method, path string) *http.Request {
+		req, _ := http.NewRequest(method, "https://amp.test/api"+path, nil)
+		return req
+	}
+	issue, list := request("POST", "/assets/issue"), request("GET", "/assets")
+	for status := 100; status < 600; status++ {
+		for what, req := range map[string]*http.Request{
+			"a mutation": issue, "no request": nil, "no URL": new(http.Request), "a read": list,
+			"a read, it says":      issue.WithContext(ampauth.WithOperation(t.Context(), safe)),
+			"a mutating, it says":  list.WithContext(ampauth.WithOperation(t.Context(), mutating)),
+			"what can be repeated": request("PUT", "/assets/x/edit"),
+		} {
+			mutates := !strings.HasPrefix(what, "a read") && !strings.HasPrefix(what, "what")
+			resp := stubResponse(status, "", "Retry-After", "7")
+			resp.Request = req
+			err := ampauth.ResponseError(resp)
+			if status/100 == 2 {
+				if err != nil {
+					t.Errorf("%d to %s: %v", status, what, err)
+				}
+				continue
+			}
+			e := stubError(t, err)
+			kind, outcome := ampauth.ErrRequestFailed, ampauth.Answered
+			switch {
+			case mutates && (status == 408 || status >= 500):
+				kind, outcome = ampauth.ErrAmbiguous, ampauth.Ambiguous
+			case status == 421, status == 425:
+				outcome = ampauth.Unprocessed
+			case status == 429:
+				kind, outcome = ampauth.ErrRateLimited, ampauth.Rejected
+			}
+			if e.Kind != kind || e.Outcome != outcome || e.StatusCode != status || (e.RetryAfter == 7*time.Second) != (status == 429 || status == 503) {
+				t.Errorf("%d to %s: %+v", status, what, e)
+			}
+		}
+	}
+	if err := ampauth.ResponseError(nil); !errors.Is(err, ampauth.ErrAmbiguous) {
+		t.Errorf("no response: %v", err)
+	}
+}
