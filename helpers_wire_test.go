@@ -102,6 +102,7 @@ type wireWorld struct {
 	pool     *http.Transport   // of the user's, if it is not the client's own
 	lower    http.RoundTripper // what a layer sends over: pool, or a ConnTransport over it
 	call     func(n int) wireCall
+	asked    func(hostile.Exchange) hostile.Step // about a call, by the id "find" and its number
 	logins   atomic.Int64
 	timed    *ampauth.Client  // the same, with a Timeout
 	signer   *httptest.Server // that a layer asks by HTTP
@@ -174,6 +175,9 @@ func (w *wireWorld) end() {
 
 // step is the script of the server.
 func (w *wireWorld) step(x hostile.Exchange) hostile.Step {
+	if strings.HasPrefix(x.ID, "find ") {
+		return w.asked(x)
+	}
 	n, err := strconv.Atoi(x.ID)
 	if err != nil {
 		// A login. Each gives another token, so that a refused one can be replaced.

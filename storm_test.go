@@ -20,7 +20,7 @@ import (
 
 var (
 	stormTime = flag.Duration("storm", 0, "how long TestStorm blows at least; it ends when it has proved its point")
-	stormSeed = flag.Uint64("seed", 0, "what TestStorm follows from, and TestTenDays; if 0, TestStorm takes a new one")
+	stormSeed = flag.Uint64("seed", 0, "what TestStorm follows from, TestTenDays, and the faults that Once meets; if 0, TestStorm takes a new one")
 )
 
 // What a storm must have seen to prove anything.

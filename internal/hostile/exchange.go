@@ -133,7 +133,7 @@ func (x *exchange) perform() bool {
 		return false
 	}
 	if x.step.Perform {
-		x.server.amend(x.entry, func(e *Entry) { e.Performed = true })
+		x.server.amend(x.entry, func(e *Entry) { e.Performed, e.At = true, time.Now() })
 	}
 	return true
 }

@@ -13,8 +13,9 @@ const operationIDHeader = "X-Operation-Id"
 // An Entry is a request and what the server did about it.
 type Entry struct {
 	Exchange
-	Step      string // its name, once the script was asked
-	Performed bool   // the operation was performed
+	Step      string    // its name, once the script was asked
+	Performed bool      // the operation was performed
+	At        time.Time // when that was
 
 	// The body, as far as it was read. Length and Sum are known when the reading
 	// of it has ended.
