@@ -31,7 +31,8 @@
 //
 // Whether a request is sent again depends on what it is ([Operation]) and on how
 // far it got ([Outcome]); [RetryTransport] has the rules. A mutation that may have
-// been performed is never repeated: its error Is [ErrAmbiguous]. Mutations have
+// been performed is never repeated: its error Is [ErrAmbiguous]. [Once] finds out by
+// reading, and makes exactly once of at most once. Mutations have
 // connections of their own, which prove when nothing has left; [ConnTransport] says what
 // it assumes of them, and which stay idle when a call is over.
 //

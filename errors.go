@@ -26,8 +26,9 @@ import (
 // not make may replace the error of a read by a text of its own; that of a mutation stays.
 var (
 	// ErrAmbiguous is met when a mutation was cut off: bytes of it may have left and no
-	// answer came. Do not send it again; find out by reading whether it was performed. An
-	// answer of 500, 502 or 504 to a mutation is no error, and leaves that just as open.
+	// answer came. Do not send it again; find out by reading whether it was performed, as
+	// [Once] does. An answer of 408 or 5xx to a mutation is no error of a RetryTransport's,
+	// and leaves that just as open; [ResponseError] makes an ErrAmbiguous of it.
 	ErrAmbiguous = errors.New("ampauth: outcome unknown")
 
 	// ErrObtainFailed is met when there is no token for a request, which was then not
@@ -54,7 +55,7 @@ var (
 	// ErrRateLimited is met when a Retry-After would hold the request back beyond the
 	// deadline of its context, and when the [Limiter] does not let it pass: for the same reason,
 	// which then Is context.DeadlineExceeded, or for one of its own, which is in the chain.
-	// [Retry] passes on that of its function.
+	// [Retry] passes on that of its function. [ResponseError] returns it for a 429.
 	ErrRateLimited = errors.New("ampauth: rate limited")
 
 	// ErrSerialization is met in the chain of an ErrObtainFailed: the answer to a login

@@ -60,8 +60,9 @@ func (m *TokenManager) obtain(f *flight) (Secret, *Error) {
 	return value, nil
 }
 
-// refresh exchanges the token. It ends the old one, so it is sent once: any
-// doubtful end goes on to obtain.
+// refresh exchanges the token. It ends the old one, so it is sent once. A doubtful end
+// goes on to obtain, which is how one finds out here: it returns the token that there is,
+// the new one if the refresh was performed, and the old one if not. So Once is not needed.
 func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 	began := time.Now()
 	value, err := Retry(WithOperation(f.ctx, MutatingOperation), m.attempts(1), func(ctx context.Context) (Secret, error) {

@@ -25,8 +25,8 @@ import (
 // onceCrashSettle is the Settle of a process that is killed.
 const onceCrashSettle = 50 * time.Millisecond
 
-// firstEnv has the number of the first issuance of a process, and generationEnv says the
-// how manyth process it is.
+// firstEnv has the number of the first issuance of a process, generationEnv that of the
+// process.
 const (
 	firstEnv        = "AMPAUTH_TEST_FIRST"
 	generationEnv   = "AMPAUTH_TEST_GENERATION"
