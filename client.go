@@ -110,7 +110,7 @@ func newTokenManager(cfg Config, base http.RoundTripper, end func()) *TokenManag
 		account: account{
 			baseURL:       origin.Trim(cfg.BaseURL),
 			scheme:        cmp.Or(cfg.Scheme, defaultScheme),
-			obtainPath:    "/user/obtain_token",
+			obtainPath:    cmp.Or(cfg.ObtainPath, "/user/obtain_token"),
 			refreshPath:   cmp.Or(cfg.RefreshPath, "/user/refresh-token"),
 			refreshMethod: cmp.Or(cfg.RefreshMethod, http.MethodGet),
 			renewal:       cfg.Renewal,

@@ -78,6 +78,11 @@ type Config struct {
 	// which suits one process, or several that share a Store.
 	Renewal RenewalPolicy
 
+	// ObtainPath (below BaseURL) is the login call, a POST. If empty, /user/obtain_token.
+	// Set it for another API that takes {"username", "password"} in JSON there and answers
+	// {"token"}. That of AMP2 is another, and nothing that is public names it.
+	ObtainPath string
+
 	// RefreshMethod and RefreshPath (below BaseURL) are the refresh call, on which
 	// the sources about AMP disagree. If empty, GET and /user/refresh-token.
 	RefreshMethod string
@@ -134,12 +139,16 @@ func (c Config) faults(passwordFaults []error) []error {
 	if c.Renewal != RefreshThenObtain && c.Renewal != ObtainOnly {
 		fault("Renewal", "", "is neither RefreshThenObtain nor ObtainOnly")
 	}
+	pathFault := func(field, path string) {
+		if path != "" && !isPath(path) {
+			fault(field, "", "must be a path that starts with a slash, without query or fragment")
+		}
+	}
+	pathFault("ObtainPath", c.ObtainPath)
 	if c.RefreshMethod != "" && !sendable.IsWord(c.RefreshMethod) {
 		fault("RefreshMethod", "", "is not an HTTP method")
 	}
-	if c.RefreshPath != "" && !isPath(c.RefreshPath) {
-		fault("RefreshPath", "", "must be a path that starts with a slash, without query or fragment")
-	}
+	pathFault("RefreshPath", c.RefreshPath)
 	if c.Scheme != "" && !sendable.IsWord(c.Scheme) {
 		fault("Scheme", "", "is not an authentication scheme")
 	}

@@ -66,6 +66,12 @@ func TestBadConfigurationIsOneFaultThatNamesItsField(t *testing.T) {
 		{"refresh path elsewhere", func(c *ampauth.Config) { c.RefreshPath = "https://zq7value.test/" }, "RefreshPath", "starts with a slash"},
 		{"refresh path of another host", func(c *ampauth.Config) { c.RefreshPath = "//zq7value.test/" }, "RefreshPath", "starts with a slash"},
 		{"refresh path with query", func(c *ampauth.Config) { c.RefreshPath = "/zq7value?a" }, "RefreshPath", "without query"},
+		{"obtain path elsewhere", func(c *ampauth.Config) { c.ObtainPath = "https://zq7value.test/" }, "ObtainPath", "starts with a slash"},
+		{"obtain path of another host", func(c *ampauth.Config) { c.ObtainPath = "//zq7value.test/" }, "ObtainPath", "starts with a slash"},
+		{"obtain path with query", func(c *ampauth.Config) { c.ObtainPath = "/zq7value?a" }, "ObtainPath", "without query"},
+		{"obtain path with fragment", func(c *ampauth.Config) { c.ObtainPath = "/zq7value#a" }, "ObtainPath", "without query"},
+		{"obtain path without a slash", func(c *ampauth.Config) { c.ObtainPath = "zq7value" }, "ObtainPath", "starts with a slash"},
+		{"obtain path with a bad escape", func(c *ampauth.Config) { c.ObtainPath = "/%zq7value" }, "ObtainPath", "starts with a slash"},
 		{"scheme", func(c *ampauth.Config) { c.Scheme = "zq7value\r\nX" }, "Scheme", "not an authentication scheme"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -120,6 +126,7 @@ func TestGoodConfigurations(t *testing.T) {
 		"final slashes":             func(c *ampauth.Config) { c.BaseURL += "//" },
 		"AMP2":                      func(c *ampauth.Config) { c.Scheme, c.Renewal = "Bearer", ampauth.ObtainOnly },
 		"refresh of the other":      func(c *ampauth.Config) { c.RefreshMethod, c.RefreshPath = "POST", "/user/refresh_token" },
+		"another login":             func(c *ampauth.Config) { c.ObtainPath = "/auth/login" },
 	} {
 		cfg := validConfig()
 		change(&cfg)

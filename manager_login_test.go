@@ -55,6 +55,56 @@ func TestLoginSendsOnePostWithTheCredentials(t *testing.T) {
 	}
 }
 
+func TestLoginPathIsConfigurable(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.answerText("POST /auth/login", 200, `{"token":"of-another-path"}`)
+		token := w.token(w.manager(func(c *ampauth.Config) { c.ObtainPath = "/auth/login" }))
+		if ampReveal(token.Value) != "of-another-path" {
+			t.Error("the token is not the one that was answered there")
+		}
+		w.wantSent(0, 0)
+	})
+}
+
+// Another API: its own login, its own word before the token, its own idea of what is
+// a mutation.
+func TestClientServesAnotherAPI(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		w.answerText("POST /auth/login", 200, `{"token":"another"}`)
+		var tries atomic.Int32
+		unsteady := func(rw http.ResponseWriter, _ *http.Request) {
+			if tries.Add(1)%2 == 1 {
+				rw.WriteHeader(http.StatusServiceUnavailable)
+			}
+		}
+		w.answer("GET /wallets", unsteady)
+		w.answer("POST /wallets", unsteady)
+		c := w.client(func(c *ampauth.Config) {
+			c.ObtainPath, c.Scheme, c.Renewal, c.Classify = "/auth/login", "Bearer", ampauth.ObtainOnly, ampauth.ClassifyHTTP
+		})
+		for method, want := range map[string][2]int{"GET": {200, 2}, "POST": {503, 1}} {
+			tries.Store(0)
+			req, err := http.NewRequestWithContext(t.Context(), method, w.url+"/api/wallets", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if got := [2]int{resp.StatusCode, int(tries.Load())}; got != want {
+				t.Errorf("%s: status and requests %v, want %v", method, got, want)
+			}
+		}
+		for _, r := range w.requests("GET /wallets") {
+			if r.header.Get("Authorization") != "Bearer another" {
+				t.Error("a request went without the token")
+			}
+		}
+	})
+}
+
 func TestFinalSlashOfTheBaseDoesNotMatter(t *testing.T) {
 	for _, path := range []string{"/api", "/api/", "/api//"} {
 		t.Run(path, func(t *testing.T) {
