@@ -227,9 +227,13 @@ func (s *Server) changePassword(c *call) answer {
 	}
 	a := s.accounts[c.user]
 	a.password = fields["password"].(string)
+	return passwordAnswer(c.user, a.password, s.newToken(a))
+}
+
+func passwordAnswer(user, password, token string) answer {
 	return jsonAnswer(http.StatusOK, struct {
 		Username string `json:"username"`
 		Password string `json:"password"`
 		Token    string `json:"token"`
-	}{c.user, a.password, s.newToken(a)})
+	}{user, password, token})
 }

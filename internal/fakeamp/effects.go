@@ -1,6 +1,7 @@
 package fakeamp
 
 import (
+	"crypto/sha256"
 	"slices"
 	"time"
 )
@@ -14,22 +15,53 @@ const operationIDHeader = "X-Operation-Id"
 type Effect struct {
 	Seq   int    // from 1, in the order of performance
 	Route string // such as "POST /assets/issue"
+	Path  string // as sent, behind the base, without a slash at the end
 	ID    string // value of the request header X-Operation-Id, or ""
 	User  string
 	Time  time.Time
 	Fault string // name of the fault that the request met, or ""
+
+	// Repeats is the Seq of the first effect of the same request, 0 if this is
+	// the first: of the same route, path and operation id, or where there is no
+	// id, body. A refresh ends the token that it is sent with, so another one
+	// has another, and is not the same.
+	Repeats int
+}
+
+// sameness is what two sendings of one request have in common.
+type sameness struct {
+	route, path, id, token string
+	body                   [sha256.Size]byte
+}
+
+func (s *Server) samenessOf(c *call) sameness {
+	same := sameness{route: c.target.name, path: c.target.path, id: c.request.Header.Get(operationIDHeader)}
+	if same.id == "" {
+		same.body = sha256.Sum256(c.body)
+	}
+	if c.target.route.path == refreshPath {
+		same.token = c.request.Header.Get("Authorization")
+	}
+	return same
 }
 
 // logEffect records the operation that was just performed. s.mu is held.
 func (s *Server) logEffect(c *call) {
-	s.effects = append(s.effects, Effect{
-		Seq:   len(s.effects) + 1,
-		Route: c.target.name,
-		ID:    c.request.Header.Get(operationIDHeader),
-		User:  c.user,
-		Time:  time.Now(),
-		Fault: c.fault,
-	})
+	same := s.samenessOf(c)
+	e := Effect{
+		Seq:     len(s.effects) + 1,
+		Route:   c.target.name,
+		Path:    c.target.path,
+		ID:      same.id,
+		User:    c.user,
+		Time:    time.Now(),
+		Fault:   c.fault,
+		Repeats: s.performed[same],
+	}
+	if e.Repeats == 0 {
+		s.performed[same] = e.Seq
+	}
+	s.effects = append(s.effects, e)
 }
 
 // Effects returns the log of effects, oldest first.

@@ -7,11 +7,12 @@
 // has one token. Obtaining it again returns the same one; a refresh or a
 // change of the password replaces it for everybody at once.
 //
-// Every operation of the API is there (see [Routes]) and asks for the token,
-// but state is kept only where it shows something: assets, assignments,
-// distributions and registered users that were created here can be read again.
-// The rest answers with a fixed body of the right shape for any id, and fields
-// of a request are not validated. What counts is in the log: [Server.Effects]
+// Every operation of the API is there (see [Routes]) and asks for the token.
+// What was created here can be read again and is in the lists: assets with
+// their assignments, distributions, reissuances and treasury addresses,
+// registered users, categories, managers. An operation on something else
+// answers with a fixed body of the right shape for any id, and fields of a
+// request are not validated. What counts is in the log: [Server.Effects]
 // has one entry for every operation performed that must not be performed
 // twice, so a request that was sent once too often is visible.
 //
@@ -78,6 +79,7 @@ type Server struct {
 	state      state
 	counts     map[string]int
 	effects    []Effect
+	performed  map[sameness]int // the Seq of the first effect
 	violations []string
 	faults     []*armedFault
 	injected   map[string]int
@@ -95,13 +97,15 @@ func New(cfg Config) *Server {
 		cfg.Scheme = "token"
 	}
 	s := &Server{
-		base:     strings.TrimRight(cfg.Base, "/"),
-		cfg:      cfg,
-		closed:   make(chan struct{}),
-		accounts: make(map[string]*account),
-		issued:   make(map[string]bool),
-		counts:   make(map[string]int),
-		injected: make(map[string]int),
+		base:      strings.TrimRight(cfg.Base, "/"),
+		cfg:       cfg,
+		closed:    make(chan struct{}),
+		accounts:  make(map[string]*account),
+		issued:    make(map[string]bool),
+		counts:    make(map[string]int),
+		injected:  make(map[string]int),
+		performed: make(map[sameness]int),
+		state:     state{deleted: make(map[string]bool)},
 	}
 	for user, password := range cfg.Users {
 		s.accounts[user] = &account{password: password}
