@@ -279,7 +279,7 @@ func TestUsersLinkNothingElse(t *testing.T) {
 }
 
 // testOnly are the packages that stand for the other side in tests.
-var testOnly = []string{"internal/fakeamp", "internal/memnet", "internal/hostile"}
+var testOnly = []string{"internal/fakeamp", "internal/memnet", "internal/hostile", "ampauthtest", "storetest"}
 
 func TestInternalPackagesImportNoneThatUsesThem(t *testing.T) {
 	for directory, files := range sources(t) {

@@ -44,6 +44,10 @@
 // the caller made, the environment, swap and core dumps; layers below, an httptrace
 // of the caller's and GODEBUG=http2debug see what is sent.
 //
+// # Testing
+//
+// Package ampauthtest is a fake AMP for tests of programs that use this one.
+//
 // # Compatibility
 //
 // Error texts, log records and jitter may change; kinds, fields and names do not.
