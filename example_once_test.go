@@ -1,75 +1,75 @@
 package ampauth_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log"
 	"net/http"
-	"net/http/httptest"
-	"strings"
 	"time"
 
 	"github.com/ampauth/ampauth"
-	"github.com/ampauth/ampauth/internal/fakeamp"
+	"github.com/ampauth/ampauth/ampauthtest"
 )
 
-// An issuance exactly once. The ticker is the issuer's own choice, made and written down
-// before anything is sent, so it tells whether the asset is there. Here the server issues it
-// half a second after the connection broke, when the first read has not found it.
+// An issuance that is performed once, whatever happens to its answer. Here the connection
+// breaks behind it, and Once finds it by its ticker.
 func ExampleOnce() {
-	amp := fakeamp.New(fakeamp.Config{Users: map[string]string{"issuer": "correct horse"}})
-	defer amp.Close()
-	server := httptest.NewServer(amp)
-	defer server.Close()
-	amp.Inject(fakeamp.Fault{Route: "POST /assets/issue", When: fakeamp.After, Do: fakeamp.Reset, Late: 500 * time.Millisecond})
+	t := new(exampleT) // in a test, its own t
+	defer t.end()
+	amp := ampauthtest.NewServer(t, ampauthtest.Options{})
+	amp.Inject(ampauthtest.Fault{Route: "POST /assets/issue", AfterIt: true, Reset: true})
+	client := amp.Client()
 
-	client, err := ampauth.NewClient(ampauth.Config{
-		BaseURL:     server.URL + "/api",
-		Credentials: ampauth.Credentials{Username: "issuer", Password: ampauth.SecretFromString("correct horse")},
-	})
+	type asset struct {
+		Name   string `json:"name"`
+		Ticker string `json:"ticker"` // no other asset has it
+	}
+	want := asset{Name: "Bond", Ticker: "BND26"}
+	body, err := json.Marshal(want)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer client.Close()
-
-	type asset struct{ Name, Ticker string }
-	do := func(ctx context.Context, method, path, body string, into any) error {
-		req, err := http.NewRequestWithContext(ctx, method, server.URL+"/api"+path, strings.NewReader(body))
-		if err != nil {
-			return err
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if err := ampauth.ResponseError(resp); err != nil {
-			return err
-		}
-		return json.NewDecoder(resp.Body).Decode(into)
-	}
-	bond, err := ampauth.Once(context.Background(), ampauth.RetryConfig{}, ampauth.Mutation[asset]{
+	got, err := ampauth.Once(context.Background(), ampauth.RetryConfig{}, ampauth.Mutation[asset]{
 		Send: func(ctx context.Context) (issued asset, err error) {
-			err = do(ctx, "POST", "/assets/issue", `{"name": "Bond", "ticker": "BND26"}`, &issued)
-			return issued, err
+			return issued, exchangeJSON(ctx, client, "POST", amp.URL+"/assets/issue", body, &issued)
 		},
-		Find: func(ctx context.Context) (found asset, ok bool, err error) {
-			var assets []asset
-			if err := do(ctx, "GET", "/assets", "", &assets); err != nil {
+		Find: func(ctx context.Context) (asset, bool, error) {
+			var all []asset
+			if err := exchangeJSON(ctx, client, "GET", amp.URL+"/assets", nil, &all); err != nil {
 				return asset{}, false, err
 			}
-			for _, a := range assets {
-				if a.Ticker == "BND26" {
+			for _, a := range all {
+				if a.Ticker == want.Ticker {
 					return a, true, nil
 				}
 			}
 			return asset{}, false, nil
 		},
+		Settle: time.Minute,
 	})
 	if err != nil {
-		log.Fatal(err) // errors.Is(err, ampauth.ErrAmbiguous): a person has to look
+		log.Fatal(err)
 	}
-	fmt.Println(bond.Ticker, "is there, issued", len(amp.Effects()), "time")
+	fmt.Println(got.Ticker, "is there, issued", len(amp.Effects()), "time")
 	// Output: BND26 is there, issued 1 time
+}
+
+// exchangeJSON makes one request and decodes its answer.
+func exchangeJSON(ctx context.Context, client *ampauth.Client, method, url string, body []byte, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := ampauth.ResponseError(resp); err != nil {
+		return err
+	}
+	return json.NewDecoder(resp.Body).Decode(answer)
 }
