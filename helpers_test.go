@@ -17,6 +17,7 @@
 //     meet any call, and the verdict on how a call ended by what the server performed.
 //   - helpers_leaks: the canaries, the search for them in any form, and the walk through
 //     what a value leads to. Whatever a test prints is searched as well (main_test.go).
+//   - helpers_example: the t of examples, which take ampauthtest as a user's tests do.
 //   - helpers_child: child processes, which are this test binary once more.
 //
 // A new test begins with the smallest of these worlds in which its claim can fail. It

@@ -1,6 +1,7 @@
 package ampauthtest
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"log"
@@ -10,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"crypto/tls"
 	"github.com/ampauth/ampauth"
 	"github.com/ampauth/ampauth/internal/fakeamp"
 	"github.com/ampauth/ampauth/internal/memnet"
@@ -40,8 +40,9 @@ type Options struct {
 	TLS bool
 
 	// Repeat are the routes whose mutations the test performs more than once on purpose
-	// with the same path and body, in the form "POST /assets/issue". What is twice on
-	// any other route still fails the test.
+	// with the same path and body, in the form "POST /assets/issue": a second distribution
+	// of an asset, for one, is the same GET. What is twice on any other route still fails
+	// the test.
 	Repeat []string
 
 	// Tolerant lets pass whatever the client does: nothing but a wrong use of this
@@ -86,13 +87,15 @@ func NewServer(t testing.TB, o Options) *Server {
 		NoRefresh: o.NoRefresh,
 	})
 	s.transport = &http.Transport{MaxIdleConnsPerHost: 100} // and no proxy: the environment has no say
-	server := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	var server *httptest.Server
 	if inBubble() {
-		_ = server.Listener.Close()
 		l := memnet.Listen()
-		server.Listener, s.transport.DialContext = l, l.DialContext
+		server = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(s.serve)}}
+		s.transport.DialContext = l.DialContext
+	} else {
+		server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	if o.TLS {
 		server.EnableHTTP2 = true
 		server.StartTLS()
