@@ -19,10 +19,10 @@ import (
 
 const demoUsage = `usage: ampauth demo [flags]
 
-Runs workers that read and issue through one client against a fake AMP on a
-loopback socket, which revokes tokens, has them refreshed by somebody else, is
-slow to log in, answers 429 and 503, and resets connections. In the end it
-compares what the workers were told with what the fake really did.
+Runs workers that read and issue through one client, half of it by Once, against
+a fake AMP on a loopback socket, which revokes tokens, has them refreshed by
+somebody else, is slow to log in, answers 429 and 503, and resets connections.
+In the end it compares what the workers were told with what the fake really did.
 
 The exit code is 0 if the verdict holds. Ctrl-C ends it with the table; a second
 one at once.
@@ -143,17 +143,18 @@ func startDemo(o demoOptions, stderr io.Writer) (*demo, error) {
 		return nil, err
 	}
 	base := "http://" + listener.Addr().String() + "/api"
+	retry := ampauth.RetryConfig{
+		MaxAttempts: maxAttempts,
+		// Short, so that there is time for many faults.
+		BaseDelay: 20 * time.Millisecond,
+		MaxDelay:  200 * time.Millisecond,
+		Timeout:   5 * time.Second,
+	}
 	client, err := ampauth.NewClient(ampauth.Config{
 		BaseURL:     base,
 		Credentials: ampauth.Credentials{Username: demoUser, Password: ampauth.SecretFromString(demoPassword)},
 		Lifetime:    o.lifetime,
-		Retry: ampauth.RetryConfig{
-			MaxAttempts: maxAttempts,
-			// Short, so that there is time for many faults.
-			BaseDelay: 20 * time.Millisecond,
-			MaxDelay:  200 * time.Millisecond,
-			Timeout:   5 * time.Second,
-		},
+		Retry:       retry,
 	})
 	if err != nil {
 		_ = listener.Close()
@@ -169,7 +170,7 @@ func startDemo(o demoOptions, stderr io.Writer) (*demo, error) {
 		},
 		served: make(chan error, 1),
 		client: client,
-		load:   newLoad(client, base, o),
+		load:   newLoad(client, base, retry, o),
 	}
 	d.director = newDirector(d)
 	go func() { d.served <- d.server.Serve(listener) }()

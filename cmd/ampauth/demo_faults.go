@@ -22,13 +22,17 @@ const (
 	gatewayFault      = "502 after the effect"
 	mutationCutBefore = "mutation reset before its effect"
 	mutationCutAfter  = "mutation reset after its effect"
+	onceGatewayFault  = "by Once: 502 after the effect"
+	onceCutBefore     = "by Once: reset before its effect"
+	onceCutAfter      = "by Once: reset after its effect"
 	readCutBefore     = "repeatable reset before its effect"
 	readCutAfter      = "repeatable reset after its effect"
 )
 
 var faultKinds = []string{
 	revocation, rotation, slowLogin, slowRefresh, throttling, outage, gatewayFault,
-	mutationCutBefore, mutationCutAfter, readCutBefore, readCutAfter,
+	mutationCutBefore, mutationCutAfter, onceGatewayFault, onceCutBefore, onceCutAfter,
+	readCutBefore, readCutAfter,
 }
 
 const (
@@ -120,7 +124,8 @@ func (d *director) round(ctx context.Context) {
 	})
 	d.inAnyOrder(ctx,
 		func() { d.strike(ctx, outage, d.burst()...) },
-		func() { d.strike(ctx, mutationCutBefore, fakeamp.Fault{Route: issueRoute, Do: fakeamp.Reset}) },
+		func() { d.strikeIssuance(ctx, plainly, mutationCutBefore, fakeamp.Fault{Do: fakeamp.Reset}) },
+		func() { d.strikeIssuance(ctx, throughOnce, onceCutBefore, fakeamp.Fault{Do: fakeamp.Reset}) },
 		func() {
 			d.strike(ctx, readCutBefore,
 				fakeamp.Fault{Route: lockRoute, Do: fakeamp.Reset},
@@ -135,21 +140,33 @@ func (d *director) round(ctx context.Context) {
 	d.await(ctx, refresh)
 	d.inAnyOrder(ctx,
 		func() {
-			d.strikeAfterTheEffect(ctx, mutationCutAfter, fakeamp.Fault{Route: issueRoute, Do: fakeamp.Reset})
+			d.strikeIssuance(ctx, plainly, mutationCutAfter, fakeamp.Fault{When: fakeamp.After, Do: fakeamp.Reset})
 		},
 		func() {
-			d.strikeAfterTheEffect(ctx, gatewayFault, fakeamp.Fault{Route: issueRoute, Status: http.StatusBadGateway, HTML: true})
+			d.strikeIssuance(ctx, plainly, gatewayFault, fakeamp.Fault{When: fakeamp.After, Status: http.StatusBadGateway, HTML: true})
+		},
+		func() {
+			d.strikeIssuance(ctx, throughOnce, onceCutAfter, fakeamp.Fault{When: fakeamp.After, Do: fakeamp.Reset})
+		},
+		func() {
+			d.strikeIssuance(ctx, throughOnce, onceGatewayFault, fakeamp.Fault{When: fakeamp.After, Status: http.StatusBadGateway, HTML: true})
 		},
 	)
 }
 
-// strikeAfterTheEffect wants one. A mutation that arrives just when a refresh ends
-// the token it carries has none, so it waits until no refresh is near.
-func (d *director) strikeAfterTheEffect(ctx context.Context, kind string, fault fakeamp.Fault) {
-	if d.awaitYoungToken(ctx) {
-		fault.When = fakeamp.After
-		d.strike(ctx, kind, fault)
+// strikeIssuance makes a fault happen to an issuance of one way: for as long as it
+// takes, nobody issues in the other. A fault after the effect wants one. A mutation
+// that arrives just when a refresh ends the token it carries has none, so it waits
+// until no refresh is near.
+func (d *director) strikeIssuance(ctx context.Context, w way, kind string, fault fakeamp.Fault) {
+	d.load.issueBy(w)
+	defer d.load.issueBy(eitherWay)
+	d.load.settle()
+	if fault.When == fakeamp.After && !d.awaitYoungToken(ctx) {
+		return
 	}
+	fault.Route = issueRoute
+	d.strike(ctx, kind, fault)
 }
 
 func (d *director) inAnyOrder(ctx context.Context, steps ...func()) {

@@ -19,6 +19,7 @@ import (
 // The routes that the workers use, as the fake names them.
 const (
 	issueRoute   = "POST /assets/issue"
+	assetsRoute  = "GET /assets"
 	balanceRoute = "GET /assets/{assetUuid}/balance"
 	assetRoute   = "GET /assets/{assetUuid}"
 	managerRoute = "GET /managers/me"
@@ -42,8 +43,10 @@ const (
 type load struct {
 	client *ampauth.Client
 	base   string
+	retry  ampauth.RetryConfig // for Once
 	seed   uint64
 	pause  time.Duration // between two calls of a worker, on average
+	way    atomic.Int32  // see issueBy
 	turn   atomic.Int64  // see settle
 	ended  []atomic.Int64
 
@@ -59,6 +62,7 @@ type load struct {
 type call struct {
 	route string
 	id    string // of a mutation: what the fake's log knows it by
+	once  bool   // through Once
 	end   ending
 	told  string // status or error, if it did not succeed
 }
@@ -73,10 +77,11 @@ const (
 	badGateway        // 502
 )
 
-func newLoad(client *ampauth.Client, base string, o demoOptions) *load {
+func newLoad(client *ampauth.Client, base string, retry ampauth.RetryConfig, o demoOptions) *load {
 	return &load{
 		client: client,
 		base:   base,
+		retry:  retry,
 		seed:   o.seed,
 		pause:  time.Duration(o.workers) * time.Second / callsPerSecond,
 		ended:  make([]atomic.Int64, o.workers),
@@ -126,7 +131,7 @@ type worker struct {
 	issued int
 }
 
-// call makes one call: two in ten issue, two lock, six read.
+// call makes one call: two in ten issue, one of them through Once, two lock, six read.
 func (w *worker) call() {
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
@@ -136,6 +141,7 @@ func (w *worker) call() {
 	case n < 2:
 		w.issued++
 		c.route, c.id = issueRoute, fmt.Sprintf("%s-issue-%d", w.name, w.issued)
+		c.once = w.load.isByOnce(n == 0)
 		body = `{"name":"` + c.id + `","amount":100,"precision":0,"ticker":"DEMO","domain":"demo.example"}`
 	case n < 4:
 		c.route = lockRoute
@@ -149,35 +155,24 @@ func (w *worker) call() {
 		c.route = assetRoute
 	}
 	began := time.Now()
-	answer := w.send(ctx, &c, body)
+	var issued asset
+	if c.once {
+		issued = w.issueOnce(ctx, &c, body)
+	} else if answer := w.send(ctx, &c, body); c.id != "" && c.end == succeeded {
+		_ = json.Unmarshal(answer, &issued)
+	}
 	w.load.record(c, time.Since(began))
-	if c.id != "" && c.end == succeeded {
-		var issued struct {
-			AssetUUID string `json:"asset_uuid"`
-		}
-		if json.Unmarshal(answer, &issued) == nil && issued.AssetUUID != "" {
-			w.asset = issued.AssetUUID
-		}
+	if issued.UUID != "" {
+		w.asset = issued.UUID
 	}
 }
 
 // send makes the request and notes how it ended.
 func (w *worker) send(ctx context.Context, c *call, body string) (answer []byte) {
-	method, path, _ := strings.Cut(strings.Replace(c.route, "{assetUuid}", w.asset, 1), " ")
-	var content io.Reader // no typed nil, which http.NewRequest would take for a body
-	if body != "" {
-		content = strings.NewReader(body)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, w.load.base+path, content)
+	req, err := w.request(ctx, c.route, c.id, body)
 	if err != nil {
 		c.told = err.Error()
 		return nil
-	}
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if c.id != "" {
-		req.Header.Set("X-Operation-Id", c.id)
 	}
 	resp, err := w.load.client.Do(req)
 	if err == nil {
@@ -197,6 +192,26 @@ func (w *worker) send(ctx context.Context, c *call, body string) (answer []byte)
 		c.told = fmt.Sprintf("HTTP %d", resp.StatusCode)
 	}
 	return answer
+}
+
+// request makes the request of a route, without a body if that is "".
+func (w *worker) request(ctx context.Context, route, id, body string) (*http.Request, error) {
+	method, path, _ := strings.Cut(strings.Replace(route, "{assetUuid}", w.asset, 1), " ")
+	var content io.Reader // no typed nil, which http.NewRequest would take for a body
+	if body != "" {
+		content = strings.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, w.load.base+path, content)
+	if err != nil {
+		return nil, err
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if id != "" {
+		req.Header.Set("X-Operation-Id", id)
+	}
+	return req, nil
 }
 
 func (l *load) record(c call, took time.Duration) {

@@ -28,6 +28,7 @@ type report struct {
 	Mutations    int               `json:"mutations"`
 	Ambiguous    reportDoubt       `json:"ambiguous"`
 	GatewayError reportDoubt       `json:"answered_502"`
+	ByOnce       reportOnce        `json:"by_once"`
 	Latency      reportLatency     `json:"latency_ms"`
 	Logins       int               `json:"logins"` // requests that the fake saw
 	Refreshes    uint64            `json:"refreshes"`
@@ -59,6 +60,12 @@ func (d reportDoubt) total() int { return d.Performed + d.NotPerformed }
 
 func (d reportDoubt) String() string {
 	return fmt.Sprintf("%d: %d performed, %d not", d.total(), d.Performed, d.NotPerformed)
+}
+
+// A reportOnce counts what was to be performed exactly once, and what was.
+type reportOnce struct {
+	Wanted    int `json:"wanted"`
+	Performed int `json:"performed_exactly_once"`
 }
 
 type reportLatency struct {
@@ -99,6 +106,7 @@ func (d *demo) report(interrupted bool, elapsed time.Duration) *report {
 		Mutations:           len(d.load.mutations),
 		Ambiguous:           reportDoubt{v.ambiguousPerformed, v.ambiguousNot},
 		GatewayError:        reportDoubt{v.gatewayPerformed, v.gatewayNot},
+		ByOnce:              reportOnce{v.onceWanted, v.oncePerformed},
 		Latency:             latencyOf(&d.load.overall),
 		Logins:              d.fake.Count(obtainRoute),
 		Refreshes:           stats.Refreshes,

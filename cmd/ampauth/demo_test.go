@@ -35,6 +35,9 @@ func TestShortDemoPasses(t *testing.T) {
 	if r.Ambiguous.Performed < 3 || r.Ambiguous.NotPerformed < 3 || r.Refreshes == 0 || r.Replays == 0 || r.Retries[broken] == 0 {
 		t.Errorf("nothing of a kind happened:\n%s", got.stdout)
 	}
+	if r.ByOnce.Wanted < 9 || r.ByOnce.Performed != r.ByOnce.Wanted {
+		t.Errorf("through Once: %+v", r.ByOnce)
+	}
 	if !strings.Contains(got.stderr, "seed 7") || !strings.Contains(got.stderr, "p99") {
 		t.Errorf("the live lines are not on stderr: %q", got.stderr)
 	}
@@ -68,7 +71,7 @@ func TestInterruptedDemoEndsWithTheTable(t *testing.T) {
 	}
 	table := strings.Join(strings.Fields(got.stdout), " ") // the columns' width aside
 	for _, want := range []string{
-		"Interrupted after", "requests", "p50", "INCOMPLETE", "PASS failures that no injected fault explains 0", "PASS mutations performed twice 0",
+		"Interrupted after", "requests", "p50", "INCOMPLETE", "PASS failures that no injected fault explains 0", "PASS mutations performed twice 0", "issuances by Once, each performed exactly once",
 		"FAIL: what happened holds, but the interruption came before there was enough of it",
 	} {
 		if !strings.Contains(table, want) {

@@ -49,6 +49,7 @@ type verdict struct {
 
 	ambiguousPerformed, ambiguousNot int
 	gatewayPerformed, gatewayNot     int // answered 502
+	onceWanted, oncePerformed        int // through Once; performed exactly once
 }
 
 // result is pass only if all checks are.
@@ -65,6 +66,7 @@ func judge(e evidence) *verdict {
 	v.judgeCalls(e)
 	v.add("failures that no injected fault explains", len(v.unexplained) == 0, fmt.Sprint(len(v.unexplained)))
 	v.add("mutations performed twice", len(v.twice) == 0, fmt.Sprint(len(v.twice)))
+	v.judgeOnce(e)
 	v.judgeRevocations(e)
 	v.judgeFaults(e)
 	v.add("requests that a client of AMP must not make", len(e.violations) == 0, fmt.Sprint(len(e.violations)))
@@ -91,7 +93,8 @@ func (v *verdict) add(claim string, holds bool, found string) {
 //     hides the refusal. How many they were is known from the log as well.
 //
 // Everything else, and every failure of a call that is not a mutation, no fault
-// explains: the client had to survive it.
+// explains: the client had to survive it. A mutation through Once has no excuse
+// at all: whatever it met, it must end in success.
 func (v *verdict) judgeCalls(e evidence) {
 	effects := make(map[string][]fakeamp.Effect)
 	for _, effect := range e.effects {
@@ -132,9 +135,18 @@ func (v *verdict) judgeMutation(c call, effects []fakeamp.Effect) {
 	if performed {
 		fault = effects[0].Fault
 	}
+	if c.once {
+		v.onceWanted++
+		if len(effects) == 1 {
+			v.oncePerformed++
+		}
+	}
 	switch {
 	case c.end == succeeded && !performed:
 		v.unexplain(c, "reported as done, but never performed")
+	case c.once && c.end == succeeded: // whatever fault it met
+	case c.once:
+		v.unexplain(c, "")
 	case c.end == ambiguous && !performed:
 		v.ambiguousNot++ // judged by their number
 	case c.end == ambiguous && fault == mutationCutAfter:
@@ -148,6 +160,15 @@ func (v *verdict) judgeMutation(c call, effects []fakeamp.Effect) {
 	case fault == mutationCutAfter || fault == gatewayFault:
 		v.unexplain(c, "cut after its effect, and reported as done")
 	}
+}
+
+func (v *verdict) judgeOnce(e evidence) {
+	const claim = "issuances by Once, each performed exactly once"
+	if v.onceWanted == 0 && e.interrupted {
+		v.checks = append(v.checks, check{claim, incomplete, "interrupted before the first"})
+		return
+	}
+	v.add(claim, v.onceWanted > 0 && v.oncePerformed == v.onceWanted, fmt.Sprintf("%d of %d wanted", v.oncePerformed, v.onceWanted))
 }
 
 func (v *verdict) unexplain(c call, why string) {

@@ -16,14 +16,25 @@ func goodEvidence() evidence {
 			{route: issueRoute, id: "cut-before", end: ambiguous, told: "outcome unknown"},
 			{route: issueRoute, id: "cut-after", end: ambiguous, told: "outcome unknown"},
 			{route: issueRoute, id: "gateway", end: badGateway, told: "HTTP 502"},
+			{route: issueRoute, id: "once", once: true, end: succeeded},
+			{route: issueRoute, id: "once-cut-before", once: true, end: succeeded},
+			{route: issueRoute, id: "once-cut-after", once: true, end: succeeded},
+			{route: issueRoute, id: "once-gateway", once: true, end: succeeded},
 		},
 		effects: []fakeamp.Effect{
 			{Route: refreshRoute}, {Route: refreshRoute}, // without an id
 			{Route: issueRoute, ID: "done"},
 			{Route: issueRoute, ID: "cut-after", Fault: mutationCutAfter},
 			{Route: issueRoute, ID: "gateway", Fault: gatewayFault},
+			{Route: issueRoute, ID: "once"},
+			{Route: issueRoute, ID: "once-cut-before"},
+			{Route: issueRoute, ID: "once-cut-after", Fault: onceCutAfter},
+			{Route: issueRoute, ID: "once-gateway", Fault: onceGatewayFault},
 		},
-		injected: map[string]int{mutationCutBefore: 1, mutationCutAfter: 1, gatewayFault: 1},
+		injected: map[string]int{
+			mutationCutBefore: 1, mutationCutAfter: 1, gatewayFault: 1,
+			onceCutBefore: 1, onceCutAfter: 1, onceGatewayFault: 1,
+		},
 	}
 	for _, kind := range faultKinds {
 		i := incident{kind: kind, requests: 1}
@@ -43,6 +54,19 @@ func TestVerdictPassesWhenAllWentWell(t *testing.T) {
 	if v.ambiguousPerformed != 1 || v.ambiguousNot != 1 || v.gatewayPerformed != 1 || v.gatewayNot != 0 {
 		t.Errorf("%+v", v)
 	}
+	if v.onceWanted != 4 || v.oncePerformed != 4 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// resultOf returns the result of the check that makes a claim.
+func resultOf(v *verdict, claim string) string {
+	for _, c := range v.checks {
+		if c.Claim == claim {
+			return c.Result
+		}
+	}
+	return "there is no such check"
 }
 
 func TestFaultThatHidTheRefusalOfADeadTokenExplainsACallWithoutEffect(t *testing.T) {
@@ -60,14 +84,17 @@ func TestFaultThatHidTheRefusalOfADeadTokenExplainsACallWithoutEffect(t *testing
 	}
 }
 
+// The claims of the verdict.
+const (
+	unexplained = "failures that no injected fault explains"
+	twice       = "mutations performed twice"
+	once        = "issuances by Once, each performed exactly once"
+	logins      = "logins per revocation"
+	times       = "times that each kind of fault happened, at least 3"
+	violations  = "requests that a client of AMP must not make"
+)
+
 func TestVerdictFails(t *testing.T) {
-	const (
-		unexplained = "failures that no injected fault explains"
-		twice       = "mutations performed twice"
-		logins      = "logins per revocation"
-		times       = "times that each kind of fault happened, at least 3"
-		violations  = "requests that a client of AMP must not make"
-	)
 	effect := func(id, fault string) fakeamp.Effect { return fakeamp.Effect{Route: issueRoute, ID: id, Fault: fault} }
 	tests := []struct {
 		name  string
@@ -132,13 +159,102 @@ func TestVerdictFails(t *testing.T) {
 	}
 }
 
-func TestVerdictOfARunInterruptedAtOnceIsIncomplete(t *testing.T) {
-	v := judge(evidence{interrupted: true})
-	if v.result() != fail || v.checks[2].Result != incomplete || v.checks[3].Result != incomplete {
+// What is asked for through Once has one effect and ends in success, whatever fault it met.
+func TestVerdictFailsUnlessOnceIsExactlyOnce(t *testing.T) {
+	tests := []struct {
+		name   string
+		spoil  func(e *evidence, id string)
+		found  string
+		others []string // checks that fail with it
+		detail string
+	}{
+		{"performed twice", func(e *evidence, id string) {
+			e.effects = append(e.effects, fakeamp.Effect{Route: issueRoute, ID: id})
+		}, "3 of 4 wanted", []string{twice}, ": performed 2 times"},
+		{"not performed, and reported as done", func(e *evidence, id string) {
+			e.effects = slices.DeleteFunc(e.effects, func(effect fakeamp.Effect) bool { return effect.ID == id })
+		}, "3 of 4 wanted", []string{unexplained}, ": reported as done, but never performed"},
+		{"not performed, and told so", func(e *evidence, id string) {
+			e.effects = slices.DeleteFunc(e.effects, func(effect fakeamp.Effect) bool { return effect.ID == id })
+			e.callOf(id).end, e.callOf(id).told = failed, "not performed"
+		}, "3 of 4 wanted", []string{unexplained}, ": not performed"},
+		{"performed, and left in doubt", func(e *evidence, id string) {
+			e.callOf(id).end, e.callOf(id).told = failed, "outcome unknown"
+		}, "4 of 4 wanted", []string{unexplained}, ": outcome unknown"},
+		{"not asked for", func(e *evidence, id string) {
+			e.mutations = slices.DeleteFunc(e.mutations, func(c call) bool { return c.id == id })
+		}, "3 of 3 wanted", []string{unexplained}, ": performed, but nobody asked for it"},
+	}
+	for _, tt := range tests {
+		for _, id := range []string{"once", "once-cut-before", "once-cut-after", "once-gateway"} {
+			t.Run(tt.name+", "+id, func(t *testing.T) {
+				e := goodEvidence()
+				tt.spoil(&e, id)
+				v := judge(e)
+				failing := tt.others
+				if !strings.HasPrefix(tt.found, "4") && tt.name != "not asked for" {
+					failing = append([]string{once}, failing...)
+				}
+				for _, c := range v.checks {
+					want := pass
+					if slices.Contains(failing, c.Claim) {
+						want = fail
+					}
+					if c.Result != want {
+						t.Errorf("%q is %s, want %s", c.Claim, c.Result, want)
+					}
+					if c.Claim == once && c.Found != tt.found {
+						t.Errorf("found %q, want %q", c.Found, tt.found)
+					}
+				}
+				if details := append(v.unexplained, v.twice...); !slices.Contains(details, id+tt.detail) {
+					t.Errorf("the details are %q, want %q", details, id+tt.detail)
+				}
+			})
+		}
+	}
+}
+
+func (e *evidence) callOf(id string) *call {
+	return &e.mutations[slices.IndexFunc(e.mutations, func(c call) bool { return c.id == id })]
+}
+
+// A fault that is meant for Once explains nothing that somebody else was told, nor the other way round.
+func TestFaultsOfOnceExplainNoOtherCall(t *testing.T) {
+	for _, tt := range []struct {
+		id    string
+		fault string
+	}{{"cut-after", onceCutAfter}, {"gateway", onceGatewayFault}} {
+		e := goodEvidence()
+		for i, effect := range e.effects {
+			if effect.ID == tt.id {
+				e.effects[i].Fault = tt.fault
+			}
+		}
+		if v := judge(e); resultOf(v, unexplained) != fail {
+			t.Errorf("%s: %+v", tt.id, v.checks)
+		}
+	}
+	e := goodEvidence()
+	e.injected[mutationCutBefore]++ // met by a call through Once, so that nobody was told
+	if v := judge(e); resultOf(v, unexplained) != fail {
 		t.Errorf("%+v", v.checks)
 	}
-	if v := judge(evidence{}); v.checks[2].Result != fail || v.checks[3].Result != fail {
-		t.Errorf("without an interruption: %+v", v.checks)
+}
+
+func TestVerdictOfARunInterruptedAtOnceIsIncomplete(t *testing.T) {
+	v := judge(evidence{interrupted: true})
+	if v.result() != fail {
+		t.Errorf("the verdict is %s", v.result())
+	}
+	uninterrupted := judge(evidence{})
+	for _, claim := range []string{once, logins, times} {
+		if got := resultOf(v, claim); got != incomplete {
+			t.Errorf("%q is %s", claim, got)
+		}
+		if got := resultOf(uninterrupted, claim); got != fail {
+			t.Errorf("without an interruption %q is %s", claim, got)
+		}
 	}
 }
 
@@ -159,7 +275,7 @@ func TestTableNamesWhatFailed(t *testing.T) {
 	if err := r.writeTable(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{balanceRoute + ": HTTP 503", "FAIL: 1 of 5 checks failed", "3: 2 broken connection, 1 not sent"} {
+	for _, want := range []string{balanceRoute + ": HTTP 503", "FAIL: 1 of 6 checks failed", "3: 2 broken connection, 1 not sent"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())
 		}
