@@ -126,7 +126,7 @@ func TestExactlyOnceShowsCodeThatRuns(t *testing.T) {
 	if !found || !closed {
 		t.Fatal("there is no code in it")
 	}
-	example, err := os.ReadFile("example_once_issue_test.go")
+	example, err := os.ReadFile("example_once_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
