@@ -156,7 +156,10 @@ func (e *Error) details() string {
 // heading is the kind, and how often it was tried.
 func (e *Error) heading() string {
 	heading := "failure"
-	if e.Kind != nil {
+	switch {
+	case e.Kind == ErrRequestFailed && e.Outcome == Answered && e.StatusCode/100 == 2:
+		heading = "answer broke off" // the request has succeeded
+	case e.Kind != nil:
 		heading = strings.TrimPrefix(e.Kind.Error(), prefix)
 	}
 	if _, told := errors.AsType[ownClock](e.Err); e.Limit > 0 && e.Kind == ErrTimeout && !told {

@@ -71,9 +71,9 @@ func (e *Error) remedy() string {
 	case another:
 		return "another server answers there: check the host in " + address + ", and what is on the way to it"
 	case !ourClock && errors.Is(e.Err, context.DeadlineExceeded):
-		return "the context of the caller had that deadline"
+		return "the deadline of the caller's context came first"
 	case e.Op == "obtain" && e.Attempts > 0 && (e.Timeout() || e.StatusCode == 0 || e.StatusCode == http.StatusTooManyRequests || e.StatusCode/100 == 5):
-		return "the next call tries again"
+		return "later calls try again"
 	}
 	return ""
 }

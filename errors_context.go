@@ -32,7 +32,7 @@ type attemptTimeout struct {
 }
 
 func (e attemptTimeout) Error() string {
-	return fmt.Sprintf("no complete answer within %v (%s)", e.limit, e.setting)
+	return fmt.Sprintf("no complete answer within %v (%s, for one attempt)", e.limit, e.setting)
 }
 
 func (attemptTimeout) ownClock() {}

@@ -58,7 +58,7 @@ func (q *queue) wait(ctx context.Context) *Error {
 	case isRate && own.Burst() <= 0:
 		e.Kind, e.Err = ErrConfig, errNoBurst
 	case isRate: // there is no other reason left
-		e.Err = tooLongAWait{wait: "the wait for the Limiter"}
+		e.Err = tooLongAWait{wait: "the wait for the client's own Limiter"}
 	}
 	return e
 }

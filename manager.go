@@ -291,7 +291,7 @@ func (m *TokenManager) reject(rejected Token, at renewal.Place) (newer *snapshot
 	return nil, nil, nil
 }
 
-var errStillRefused = errors.New("the API refuses every token that a login gives: check that the account is active, and that nothing on the way changes the Authorization field")
+var errStillRefused = errors.New("the API refuses every token that a login gives: check that the account is active, and that nothing on the way changes the Authorization header")
 
 func stillRefused(d time.Duration) *Error {
 	return &Error{Op: "obtain", Kind: ErrObtainFailed, Outcome: Rejected, RetryAfter: d, Err: errStillRefused}

@@ -83,7 +83,13 @@ func (e *epoch) slot(s *snapshot, at renewal.Place) (slot *atomic.Uint64, note u
 	return &e.seen[at%renewal.Place(len(e.seen))], uint64(at) ^ uint64(s.generation)<<32
 }
 
-var errPaused = errors.New("not tried again yet, since the last login failed")
+
+// A loginPause is why no login is tried for a while.
+type loginPause time.Duration
+
+func (p loginPause) Error() string {
+	return "not tried again yet, retry after " + time.Duration(p).String() + ", since the last login failed"
+}
 
 // inPause returns the error of a login that is not tried, or nil; the manager's mu
 // must be held.
@@ -101,7 +107,7 @@ func (e *epoch) inPause() *Error {
 		copied.RetryAfter = 0
 		why = &copied
 	}
-	err.Err = &sequence{errPaused, ": ", why}
+	err.Err = &sequence{loginPause(err.RetryAfter), ": ", why}
 	return &err
 }
 

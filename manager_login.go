@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	errLoginProxied     = errors.New("the refusal is not JSON, so it is not AMP's: a proxy may have sent it")
+	errLoginProxied     = errors.New("the refusal is not JSON, so it is hardly AMP's: a proxy may have sent it")
 	errNoRefresh        = errors.New("there is no refresh there: check RefreshMethod and RefreshPath")
 	errUnexpectedStatus = errors.New("unexpected status: check BaseURL (" + envBaseURL + ")")
 	errAnswerNotJSON    = errors.New("the answer is not a JSON object with a token: check BaseURL (" + envBaseURL + ")")

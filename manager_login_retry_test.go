@@ -224,7 +224,7 @@ func TestLoginThatTimesOutSaysAfterWhatTime(t *testing.T) {
 					if !e.Timeout() || e.Limit != 7*time.Second || e.Attempts != 1 {
 						t.Errorf("Timeout() = %v, Limit = %v, Attempts = %d", e.Timeout(), e.Limit, e.Attempts)
 					}
-					if !strings.Contains(err.Error(), "within 7s (Retry.Timeout)") {
+					if !strings.Contains(err.Error(), "within 7s (Retry.Timeout,") {
 						t.Errorf("the error does not say after what time: %v", err)
 					}
 				})

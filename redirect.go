@@ -15,7 +15,7 @@ const maxRedirects = 10
 
 var (
 	errTooManyRedirects = errors.New("stopped after 10 redirects")
-	errNotFollowed      = errors.New("the answer is a redirect that is not followed: give the http.Client ampauth.CheckRedirect to get the answer itself")
+	errNotFollowed      = errors.New("a redirect that is not followed, so that nothing was sent there: give the http.Client ampauth.CheckRedirect to get the answer itself")
 )
 
 // CheckRedirect is for the field of that name in an http.Client over a [RetryTransport].

@@ -175,7 +175,7 @@ func TestGetOfAnotherAnswerExits1WithItsBody(t *testing.T) {
 	}{
 		{path: "/nothing?" + privateQuery, stdout: `{"detail":"Not found."}`, stderr: "ampauth: HTTP 404 Not Found\n"},
 		{path: "/assets", fault: fakeamp.Fault{Route: "GET /assets", Status: 503, Times: -1}, stdout: `{"detail":"Service`, stderr: "HTTP 503 Service Unavailable"},
-		{path: "/assets", fault: fakeamp.Fault{Route: "GET /assets", Do: fakeamp.CutBody, Body: "[1,2]"}, stdout: "[1", stderr: "ampauth: request failed"},
+		{path: "/assets", fault: fakeamp.Fault{Route: "GET /assets", Do: fakeamp.CutBody, Body: "[1,2]"}, stdout: "[1", stderr: "ampauth: answer broke off"},
 		{path: "/assets?" + privateQuery, fault: fakeamp.Fault{Route: "GET /assets", Do: fakeamp.Close, Times: -1}, stderr: "ampauth: request failed after 3 attempts"},
 		{
 			path: "/assets", fault: fakeamp.Fault{Route: "GET /assets", Status: 302, Header: http.Header{"Location": {"http://%zz?" + privateQuery}}},
