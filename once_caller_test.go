@@ -144,8 +144,31 @@ func TestOnceBoundsSendAndFind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := onceScript{send: []error{nil}, took: time.Hour, find: failingUntil(forEver)}
 		_, err := s.run(t.Context(), onceWaits)
-		if !errors.Is(err, ampauth.ErrAmbiguous) || !errors.Is(err, ampauth.ErrTimeout) || s.reads[0] != time.Minute {
-			t.Errorf("read at %v, then %v; want ErrAmbiguous that Is ErrTimeout, and reads from 1m0s", s.reads[0], err)
+		if !errors.Is(err, ampauth.ErrAmbiguous) || !errors.Is(err, ampauth.ErrTimeout) || len(s.reads) == 0 || s.reads[0] != time.Minute {
+			t.Errorf("read at %v, then %v; want ErrAmbiguous that Is ErrTimeout, and reads from 1m0s", s.reads, err)
+		}
+	})
+}
+
+// A read tells of the moment at which it began: what it has not found may be there when it
+// ends, and when Settle is over.
+func TestOnceCountsAReadFromItsBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const effect = 55 * time.Second
+		cfg := onceWaits.WithTimeout(30 * time.Second)
+		sends, began := 0, time.Now()
+		value, err := ampauth.Once(t.Context(), cfg, ampauth.Mutation[string]{
+			Send: func(context.Context) (string, error) { sends++; return "", io.EOF },
+			Find: func(context.Context) (string, bool, error) {
+				at := time.Since(began)
+				if at > 50*time.Second && at < effect {
+					time.Sleep(15 * time.Second)
+				}
+				return "found", at >= effect, nil
+			},
+		})
+		if value != "found" || err != nil || sends != 1 {
+			t.Errorf("%q, %v after %d Sends, want it found after one", value, err, sends)
 		}
 	})
 }
