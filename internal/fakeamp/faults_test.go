@@ -351,7 +351,7 @@ func TestLateEffectComesAfterTheAnswerOrTheCut(t *testing.T) {
 			if n := len(fake.Effects()); n != 0 {
 				t.Errorf("%+v: performed too early", fault)
 			}
-			time.Sleep(2)
+			time.Sleep(2 * time.Nanosecond)
 			effects := fake.Effects()
 			if len(effects) != 1 || effects[0].ID != "op" || effects[0].Fault != "late" || effects[0].Time.Sub(ended) != 40*time.Second {
 				t.Errorf("%+v: effects %v, want one 40 s later", fault, effects)
