@@ -265,7 +265,7 @@ func (o *once[T]) find(settled time.Time) (value T, known bool, err error) {
 		failed = err
 		wait := o.cfg.backoff(n, retryAfter)
 		if left := time.Until(settled); left >= 0 && retryAfter == 0 {
-			wait = min(wait, left+1) // the first moment that counts
+			wait = min(wait, pace.Add(left, 1)) // the first moment that counts
 		}
 		if !pace.Fits(o.ctx, wait) {
 			return value, true, o.unknown(tooLongAWait{wait: "the wait for another read"}, readingFailed(failed))

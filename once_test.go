@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -125,6 +126,8 @@ func TestOnceSendsAgainOnlyWhatIsNotThere(t *testing.T) {
 			want: "sent", sends: []time.Duration{0, onceSettled}, lastRead: onceSettled},
 		{name: "another Settle", script: onceScript{Mutation: ampauth.Mutation[string]{Settle: 5 * time.Second}, send: []error{io.EOF, nil}},
 			want: "sent", sends: []time.Duration{0, 5*time.Second + 1}, lastRead: 5*time.Second + 1},
+		{name: "a Settle without an end", script: onceScript{Mutation: ampauth.Mutation[string]{Settle: math.MaxInt64}, send: []error{io.EOF}, find: foundAfter(time.Hour)},
+			want: "found", sends: []time.Duration{0}, lastRead: soon},
 		{name: "counted from the end of Send", script: onceScript{send: []error{errOnceDoubt, nil}, took: 20 * time.Second},
 			want: "sent", sends: []time.Duration{0, 20*time.Second + onceSettled}, firstRead: 20 * time.Second, lastRead: 20*time.Second + onceSettled},
 		{name: "never there", script: onceScript{send: []error{errOnceDoubt}},
