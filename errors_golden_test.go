@@ -1,3 +1,7 @@
+//go:build unix
+
+// The words of the system are those of Unix.
+
 package ampauth_test
 
 import (
