@@ -83,7 +83,6 @@ func (e *epoch) slot(s *snapshot, at renewal.Place) (slot *atomic.Uint64, note u
 	return &e.seen[at%renewal.Place(len(e.seen))], uint64(at) ^ uint64(s.generation)<<32
 }
 
-
 // A loginPause is why no login is tried for a while.
 type loginPause time.Duration
 
