@@ -117,7 +117,13 @@ func (s *Server) answerEarly(w http.ResponseWriter, r *http.Request, f Fault) {
 	// Otherwise net/http reads some of the body before it sends an answer.
 	// HTTP/2 needs no switch for that, and says so with an error.
 	http.NewResponseController(w).EnableFullDuplex()
-	write(w, f.amend(answer{}, r))
+	a := f.amend(answer{}, r)
+	if r.ProtoMajor == 1 {
+		// Who leaves a body unread cannot read another request. In this mode net/http
+		// tries, while it still reads for the end of the body, and panics.
+		a.header.Set("Connection", "close")
+	}
+	write(w, a)
 }
 
 // reset ends the connection so that its peer reads "connection reset" rather
