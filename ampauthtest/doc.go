@@ -29,8 +29,7 @@
 //     says how to find out whether something was performed, before it is sent again.
 //   - To send what gives a credential away or confuses AMP: a login with an Authorization
 //     or Cookie field; two Authorization fields; a password in any other body than that of
-//     a login or a change of password; a token or password in a query; a body on a GET; a
-//     body that is shorter than announced.
+//     a login or a change of password; a token or password in a query; a body on a GET.
 //
 // So does a wrong use of this package, such as a Fault on a route that AMP does not have.
 // Each is told by t.Errorf, with the route and never with a body or token, and the test

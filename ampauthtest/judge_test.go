@@ -1,8 +1,13 @@
 package ampauthtest_test
 
 import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ampauth/ampauth/ampauthtest"
 )
@@ -134,5 +139,39 @@ func TestEffectsAreToldOneByOne(t *testing.T) {
 		if got[i] != want[i] {
 			t.Errorf("effect %d is %+v, want %+v", i+1, got[i], want[i])
 		}
+	}
+}
+
+// Over HTTP/1 a caller who leaves looks like one whose body is shorter than announced.
+func TestCallerWhoLeavesInTheMiddleOfABodyFailsNoTest(t *testing.T) {
+	for name, in := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in(t, ampauthtest.Options{}, func(t *testing.T, amp *ampauthtest.Server) {
+				client := amp.Client()
+				get(t, client, amp.URL+"/assets")
+				ctx, leave := context.WithCancel(t.Context())
+				body, writer := io.Pipe()
+				defer writer.Close()
+				go func() {
+					_, _ = io.WriteString(writer, `{"name":`)
+					for amp.Count(issue) == 0 {
+						time.Sleep(time.Millisecond)
+					}
+					leave()
+				}()
+				req, err := http.NewRequestWithContext(ctx, "POST", amp.URL+"/assets/issue", body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.ContentLength = 100
+				if resp, err := client.Do(req); !errors.Is(err, context.Canceled) {
+					t.Errorf("%v, %v, want one that Is context.Canceled", resp, err)
+				}
+				if n := len(amp.Effects()); n != 0 {
+					t.Errorf("performed %d times, want none", n)
+				}
+			})
+		})
 	}
 }

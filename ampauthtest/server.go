@@ -85,6 +85,7 @@ func NewServer(t testing.TB, o Options) *Server {
 		Lifetime:  max(o.Lifetime, 0),
 		Forbidden: o.Forbidden,
 		NoRefresh: o.NoRefresh,
+		MayLeave:  true,
 	})
 	s.transport = &http.Transport{MaxIdleConnsPerHost: 100} // and no proxy: the environment has no say
 	var server *httptest.Server

@@ -61,6 +61,10 @@ type Config struct {
 
 	// NoRefresh leaves out the refresh endpoint, which then answers 404.
 	NoRefresh bool
+
+	// MayLeave makes no violation of a body that is shorter than announced. Over HTTP/1
+	// that of a client which leaves in the middle looks the same.
+	MayLeave bool
 }
 
 // A Server is the fake. Make it with [New]; all methods are safe for
