@@ -38,7 +38,8 @@
 // # Time
 //
 // Inside a testing/synctest bubble the server is reached in memory, so that the clock of
-// the bubble runs and waits cost nothing: call NewServer there, with the t of the bubble.
+// the bubble runs and waits cost nothing, Settle of [ampauth.Once] included: call NewServer
+// there, with the t of the bubble. Outside, each of its waits is one.
 //
 // # Your own client
 //

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -61,6 +62,7 @@ type Server struct {
 	options   Options
 	fake      *fakeamp.Server
 	transport *http.Transport
+	bubble    bool // it was made in one
 
 	mu     sync.Mutex // guards all below
 	ended  bool       // the test is over
@@ -78,7 +80,7 @@ func NewServer(t testing.TB, o Options) *Server {
 		panic("ampauthtest: NewServer needs the t of a test")
 	}
 	t.Helper()
-	s := &Server{t: t, options: o}
+	s := &Server{t: t, options: o, bubble: inBubble()}
 	s.checkOptions()
 	s.fake = fakeamp.New(fakeamp.Config{
 		Users:     map[string]string{username: password},
@@ -89,12 +91,13 @@ func NewServer(t testing.TB, o Options) *Server {
 	})
 	s.transport = &http.Transport{MaxIdleConnsPerHost: 100} // and no proxy: the environment has no say
 	var server *httptest.Server
-	if inBubble() {
+	if s.bubble {
 		l := memnet.Listen()
 		server = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(s.serve)}}
-		s.transport.DialContext = l.DialContext
+		s.transport.DialContext = s.fromItsOwnSide(l.DialContext)
 	} else {
 		server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+		s.transport.DialContext = s.fromItsOwnSide(new(net.Dialer).DialContext)
 	}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	if o.TLS {
@@ -109,15 +112,15 @@ func NewServer(t testing.TB, o Options) *Server {
 	s.URL = server.URL + "/api"
 	t.Cleanup(func() {
 		t.Helper()
+		if s.bubble && !inBubble() { // its channels cannot be touched from here
+			s.refuse("NewServer was called in a testing/synctest bubble with a t of outside: give it the t of the bubble")
+			return
+		}
 		s.end(server)
 		s.judge()
 	})
 	return s
 }
-
-// inBubble goes by the clock, which begins in 2000 in each testing/synctest bubble. On a
-// socket it would stand still.
-func inBubble() bool { return time.Now().Year() < 2010 }
 
 // end cuts off what is under way and waits for it, so that everything is in the log.
 func (s *Server) end(server *httptest.Server) {
@@ -180,6 +183,10 @@ func (s *Server) Client() *ampauth.Client {
 	c, err := ampauth.NewClient(s.Config())
 	if err != nil {
 		panic("ampauthtest: " + err.Error()) // Config is valid.
+	}
+	if wrong := s.otherSide(); wrong != "" {
+		s.refuse("Client: %s", wrong)
+		return c // that cannot be closed from where t ends
 	}
 	s.t.Cleanup(func() { _ = c.Close() })
 	return c
