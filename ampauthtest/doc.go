@@ -53,6 +53,8 @@
 //
 // A route is a method and a path below URL, as AMP's specification writes it:
 // "POST /user/obtain_token" is the login, "GET /assets/{assetUuid}" one asset. A wrong one
-// is told with the right one. Fields of a request are not checked, and an operation on an
-// id that was never given out answers as if there were such a thing.
+// is told with the right one. Fields of a request are not checked, but that assignments are
+// created by {"assignments": [{...}]}, which is answered with a list. An operation on an id
+// that was never given out answers as if there were such a thing; to read an asset, a
+// registered user, an assignment or a distribution that is not there is 404.
 package ampauthtest

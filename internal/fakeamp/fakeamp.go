@@ -12,9 +12,9 @@
 // their assignments, distributions, reissuances and treasury addresses,
 // registered users, categories, managers. An operation on something else
 // answers with a fixed body of the right shape for any id, and fields of a
-// request are not validated. What counts is in the log: [Server.Effects]
-// has one entry for every operation performed that must not be performed
-// twice, so a request that was sent once too often is visible.
+// request are not validated, but for the list of assignments. What counts is in
+// the log: [Server.Effects] has one entry for every operation performed that must
+// not be performed twice, so a request that was sent once too often is visible.
 //
 // Faults of network, proxies and server are scripted with [Server.Inject].
 // Faults of the client are collected in [Server.Violations].

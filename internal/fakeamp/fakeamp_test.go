@@ -56,6 +56,7 @@ func TestEveryOperationAnswers(t *testing.T) {
 		"GET /assets/{assetUuid}", "GET /registered_users/{registeredUserId}",
 		"GET /assets/{assetUuid}/assignments/{assignmentId}",
 		"GET /assets/{assetUuid}/distributions/{distributionUuid}",
+		"GET /gaids/{gaid}/registered_user",
 	}
 	for route := range fakeamp.Routes() {
 		t.Run(route, func(t *testing.T) {
@@ -67,6 +68,8 @@ func TestEveryOperationAnswers(t *testing.T) {
 				body, c.token = login, ""
 			case strings.Contains(route, "change-password"):
 				body = `{"password":"a new password"}`
+			case strings.HasSuffix(route, "/assignments/create"):
+				body = `{"assignments":[{}]}`
 			case method != http.MethodGet:
 				body = `{}`
 			}
@@ -94,7 +97,7 @@ func TestOperationsThatMustNotRepeatAreLogged(t *testing.T) {
 		t.Run(route, func(t *testing.T) {
 			fake, c := startLoggedIn(t)
 			method, path := concretePath(route)
-			body := `{"username":"issuer","password":"correct horse"}`
+			body := `{"username":"issuer","password":"correct horse","assignments":[{}]}`
 			if method == http.MethodGet {
 				body = ""
 			}

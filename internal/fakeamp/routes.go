@@ -103,7 +103,7 @@ var routes = []route{
 	{"POST", "/assets/{assetUuid}/memo/set", idempotent, withBody, fixed(200, `{}`)},
 	{"GET", "/assets/{assetUuid}/lost-outputs", safe, 0, fixed(200, `{"lost_outputs":[],"reissuance_lost_outputs":[]}`)},
 	{"POST", "/assets/{assetUuid}/update-blinders", idempotent, withBody, fixed(200, `{}`)},
-	{"GET", "/assets/{assetUuid}/txs", safe, 0, fixed(200, `[]`)},
+	{"GET", "/assets/{assetUuid}/txs", safe, 0, (*Server).listTransactions},
 	{"GET", "/assets/{assetUuid}/txs/{txid}", safe, 0, fixed(200, `{"txid":"`+txid+`","inputs":[],"outputs":[]}`)},
 
 	{"GET", "/assets/{assetUuid}/assignments", safe, 0, (*Server).listAssignments},
@@ -120,7 +120,7 @@ var routes = []route{
 
 	{"GET", "/gaids/{gaid}/validate", safe, 0, fixed(200, `{"is_valid":true}`)},
 	{"GET", "/gaids/{gaid}/address", safe, 0, fixed(200, `{"address":"fake-address"}`)},
-	{"GET", "/gaids/{gaid}/registered_user", safe, 0, read((*Server).userOfGAID, userBody)},
+	{"GET", "/gaids/{gaid}/registered_user", safe, 0, (*Server).readUserOfGAID},
 	{"GET", "/gaids/{gaid}/balance", safe, 0, fixed(200, `[]`)},
 	{"GET", "/gaids/{gaid}/balance/{assetUuid}", safe, 0, fixed(200, `{"balance":0}`)},
 

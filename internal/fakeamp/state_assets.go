@@ -3,6 +3,7 @@ package fakeamp
 import (
 	"encoding/json"
 	"net/http"
+	"time"
 )
 
 // issuance is the request of POST /assets/issue.
@@ -19,6 +20,8 @@ type issuance struct {
 	ReissuanceAmount   int64  `json:"reissuance_amount"`
 	ReissuanceAddress  string `json:"reissuance_address"`
 	TransferRestricted bool   `json:"transfer_restricted"`
+
+	IssuerAuthorizationEndpoint *string `json:"issuer_authorization_endpoint"`
 }
 
 type asset struct {
@@ -37,6 +40,9 @@ type asset struct {
 	IsLocked           bool    `json:"is_locked"`
 	TransferRestricted bool    `json:"transfer_restricted"`
 
+	IssuerAuthorizationEndpoint *string `json:"issuer_authorization_endpoint"`
+
+	issuance       assetTransaction
 	issued         int64
 	reissuances    []reissuance
 	burned         int64
@@ -73,13 +79,19 @@ func (s *Server) issueAsset(c *call) answer {
 		TransferRestricted: req.TransferRestricted,
 		issued:             req.Amount,
 		reissueAddress:     req.ReissuanceAddress,
+
+		IssuerAuthorizationEndpoint: req.IssuerAuthorizationEndpoint,
 	}
 	if req.DestinationAddress != "" {
 		a.treasury = []string{req.DestinationAddress}
 	}
+	var reissuanceVout *int
 	if req.IsReissuable {
+		reissuanceVout = new(1)
 		a.ReissuanceTokenID = new(hex64(s.state.nextID()))
 	}
+	a.issuance = newTransaction(hex64(s.state.nextID()))
+	a.issuance.IsIssuance = true
 	s.state.assets = append(s.state.assets, a)
 	return jsonAnswer(http.StatusCreated, struct {
 		issuance
@@ -89,7 +101,8 @@ func (s *Server) issueAsset(c *call) answer {
 		Txid              string  `json:"txid"`
 		Vin               int     `json:"vin"`
 		AssetVout         int     `json:"asset_vout"`
-	}{req, a.AssetUUID, a.AssetID, a.ReissuanceTokenID, hex64(s.state.nextID()), 0, 0})
+		ReissuanceVout    *int    `json:"reissuance_vout"`
+	}{issuance: req, AssetUUID: a.AssetUUID, AssetID: a.AssetID, ReissuanceTokenID: a.ReissuanceTokenID, Txid: a.issuance.Txid, ReissuanceVout: reissuanceVout})
 }
 
 func (s *Server) listAssets(*call) answer { return list(s.state.assets) }
@@ -191,6 +204,7 @@ func (s *Server) confirmReissuance(c *call) answer {
 				Txid:               hex64(s.state.nextID()),
 				DestinationAddress: a.reissueAddress,
 				ReissuanceAmount:   a.reissue,
+				Created:            now(),
 			})
 			a.reissue = 0
 		}
@@ -216,6 +230,50 @@ func (s *Server) listReissuances(c *call) answer {
 		return list(a.reissuances)
 	}
 	return list[reissuance](nil)
+}
+
+// An assetTransaction is one of an asset's, whatever it does.
+type assetTransaction struct {
+	Txid           string `json:"txid"`
+	Datetime       string `json:"datetime"`
+	Blockheight    int    `json:"blockheight"`
+	IsIssuance     bool   `json:"is_issuance"`
+	IsReissuance   bool   `json:"is_reissuance"`
+	IsDistribution bool   `json:"is_distribution"`
+	Inputs         []any  `json:"inputs"`
+	Outputs        []any  `json:"outputs"`
+	UnblindedURL   string `json:"unblinded_url"`
+}
+
+func newTransaction(txid string) assetTransaction {
+	return assetTransaction{Txid: txid, Datetime: now(), Blockheight: 1, Inputs: []any{}, Outputs: []any{}}
+}
+
+// now is the time as DRF writes it.
+func now() string { return time.Now().UTC().Format(time.RFC3339Nano) }
+
+func (s *Server) listTransactions(c *call) answer {
+	a := s.asset(c)
+	if a == nil {
+		return list[assetTransaction](nil)
+	}
+	all := []assetTransaction{a.issuance}
+	for _, r := range a.reissuances {
+		tx := newTransaction(r.Txid)
+		tx.Datetime, tx.IsReissuance = r.Created, true
+		all = append(all, tx)
+	}
+	for _, d := range s.state.distributions {
+		if d.asset != a.AssetUUID {
+			continue
+		}
+		for _, paid := range d.Transactions {
+			tx := newTransaction(paid.Txid)
+			tx.Datetime, tx.IsDistribution = paid.ConfirmedDatetime, true
+			all = append(all, tx)
+		}
+	}
+	return list(all)
 }
 
 func (s *Server) listTreasury(c *call) answer {

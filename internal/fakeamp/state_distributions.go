@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 )
 
 type assignment struct {
@@ -14,6 +15,9 @@ type assignment struct {
 	ReceivingAddress     *string `json:"receiving_address"`
 	DistributionUUID     *string `json:"distribution_uuid"`
 	ReadyForDistribution bool    `json:"ready_for_distribution"`
+	VestingDatetime      *string `json:"vesting_datetime"`
+	VestingTimestamp     *int64  `json:"vesting_timestamp"`
+	HasVested            bool    `json:"has_vested"` // as it was created
 	IsDistributed        bool    `json:"is_distributed"`
 	Creator              int     `json:"creator"`
 
@@ -23,27 +27,38 @@ type assignment struct {
 func (s *Server) createAssignments(c *call) answer {
 	var req struct {
 		Assignments []*struct {
-			RegisteredUser       int   `json:"registered_user"`
-			Amount               int64 `json:"amount"`
-			ReadyForDistribution bool  `json:"ready_for_distribution"`
+			RegisteredUser       int    `json:"registered_user"`
+			Amount               int64  `json:"amount"`
+			ReadyForDistribution bool   `json:"ready_for_distribution"`
+			VestingTimestamp     *int64 `json:"vesting_timestamp"`
 		} `json:"assignments"`
 	}
 	if json.Unmarshal(c.body, &req) != nil || slices.Contains(req.Assignments, nil) {
 		return notAnObject()
+	}
+	if req.Assignments == nil {
+		return fieldErrors(map[string]string{"assignments": "This field is required."})
 	}
 	if len(req.Assignments) > 1 { // Since 0.1.7.
 		return fieldErrors(map[string]string{"assignments": "Ensure this field has no more than 1 elements."})
 	}
 	created := []*assignment{}
 	for _, a := range req.Assignments {
-		created = append(created, &assignment{
+		made := &assignment{
 			ID:                   s.state.nextID(),
 			RegisteredUser:       a.RegisteredUser,
 			Amount:               a.Amount,
 			ReadyForDistribution: a.ReadyForDistribution,
 			Creator:              1,
+			VestingTimestamp:     a.VestingTimestamp,
+			HasVested:            true,
 			asset:                c.param("assetUuid"),
-		})
+		}
+		if a.VestingTimestamp != nil {
+			vests := time.Unix(*a.VestingTimestamp, 0).UTC()
+			made.VestingDatetime, made.HasVested = new(vests.Format(time.RFC3339)), !time.Now().Before(vests)
+		}
+		created = append(created, made)
 	}
 	s.state.assignments = append(s.state.assignments, created...)
 	return jsonAnswer(http.StatusOK, created)
@@ -83,9 +98,10 @@ type distribution struct {
 }
 
 type transaction struct {
-	Txid        string   `json:"txid"`
-	Status      string   `json:"transaction_status"`
-	Assignments []payout `json:"assignments"`
+	Txid              string   `json:"txid"`
+	Status            string   `json:"transaction_status"`
+	ConfirmedDatetime string   `json:"confirmed_datetime"`
+	Assignments       []payout `json:"assignments"`
 }
 
 type payout struct {
@@ -146,7 +162,7 @@ func (s *Server) confirmDistribution(c *call) answer {
 		return jsonAnswer(http.StatusOK, d)
 	}
 	d.Status = "CONFIRMED"
-	paid := transaction{Txid: hex64(s.state.nextID()), Status: "CONFIRMED", Assignments: []payout{}}
+	paid := transaction{Txid: hex64(s.state.nextID()), Status: "CONFIRMED", ConfirmedDatetime: now(), Assignments: []payout{}}
 	for _, a := range s.state.assignments {
 		if a.in(d) {
 			a.IsDistributed = true

@@ -74,9 +74,9 @@ func (u *registeredUser) setDefaultGAID(c *call) {
 	}
 }
 
-// userOfGAID is the one that a GAID was added to, or nil.
-func (s *Server) userOfGAID(c *call) *registeredUser {
-	return first(s.state.users, func(u *registeredUser) bool { return slices.Contains(u.gaids, c.param("gaid")) })
+// readUserOfGAID has no fixed answer: 404 says that the GAID was added to nobody.
+func (s *Server) readUserOfGAID(c *call) answer {
+	return one(s.state.users, func(u *registeredUser) bool { return slices.Contains(u.gaids, c.param("gaid")) })
 }
 
 type category struct {

@@ -1,8 +1,10 @@
 package fakeamp_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What a mutation did is in what can be read, so that a client which does not know
@@ -95,4 +97,61 @@ func TestCancelledDistributionLeavesItsAssignmentsToTheNext(t *testing.T) {
 		t.Errorf("confirmed: %s", done.body)
 	}
 	c.do("DELETE", asset+"/distributions/"+second+"/cancel", "").want(t, 400, "")
+}
+
+// By these a client finds again what it does not know to be performed.
+func TestWhatIdentifiesAMutationIsShown(t *testing.T) {
+	_, c := startLoggedIn(t)
+	made := c.do("POST", "/assets/issue", `{"name":"Share","amount":1000,"issuer_authorization_endpoint":"https://a.example"}`)
+	asset := "/assets/" + made.field("asset_uuid")
+	for _, want := range []string{`"issuer_authorization_endpoint":"https://a.example"`, `"reissuance_vout":null`} {
+		if !strings.Contains(made.body, want) {
+			t.Errorf("issued: %s, want %s", made.body, want)
+		}
+	}
+
+	c.do("POST", asset+"/assignments/create", `{"assignments":[{"registered_user":2,"amount":9,"vesting_timestamp":4102444800,"ready_for_distribution":true}]}`)
+	c.do("POST", asset+"/assignments/create", `{"assignments":[{"registered_user":2,"amount":9,"vesting_timestamp":77}]}`)
+	c.do("POST", asset+"/assignments/create", `{"assignments":[{"registered_user":2,"amount":9}]}`)
+	assigned := c.do("GET", asset+"/assignments", "").body
+	for _, want := range []string{
+		`"vesting_datetime":"2100-01-01T00:00:00Z","vesting_timestamp":4102444800,"has_vested":false`,
+		`"vesting_datetime":"1970-01-01T00:01:17Z","vesting_timestamp":77,"has_vested":true`,
+		`"vesting_datetime":null,"vesting_timestamp":null,"has_vested":true`,
+	} {
+		if strings.Count(assigned, want) != 1 {
+			t.Errorf("assigned: %s, want %s", assigned, want)
+		}
+	}
+
+	c.do("POST", asset+"/reissue-request", `{"amount_to_reissue":50}`)
+	reissued := c.do("POST", asset+"/reissue-confirm", `{}`).field("txid")
+	distribution := c.do("GET", asset+"/distributions/create/", "").field("distribution_uuid")
+	c.do("POST", asset+"/distributions/"+distribution+"/confirm", `{}`)
+	var txs []struct {
+		Txid           string
+		Datetime       time.Time
+		IsIssuance     bool `json:"is_issuance"`
+		IsReissuance   bool `json:"is_reissuance"`
+		IsDistribution bool `json:"is_distribution"`
+	}
+	if got := c.do("GET", asset+"/txs", ""); json.Unmarshal([]byte(got.body), &txs) != nil || len(txs) != 3 ||
+		txs[0].Txid != made.field("txid") || !txs[0].IsIssuance || txs[1].Txid != reissued || !txs[1].IsReissuance || !txs[2].IsDistribution {
+		t.Errorf("txs: %s", got.body)
+	}
+	var reissuances []struct{ Created time.Time }
+	if got := c.do("GET", asset+"/reissuances", ""); json.Unmarshal([]byte(got.body), &reissuances) != nil || len(reissuances) != 1 || reissuances[0].Created.IsZero() {
+		t.Errorf("reissuances: %s", got.body)
+	}
+}
+
+// What nobody did is not found.
+func TestWhatWasNotPerformedIsNotFound(t *testing.T) {
+	_, c := startLoggedIn(t)
+	asset := "/assets/" + c.do("POST", "/assets/issue", `{"name":"Share"}`).field("asset_uuid")
+	c.do("GET", "/gaids/GAnobody/registered_user", "").want(t, 404, `{"detail":"Not found."}`)
+	for _, body := range []string{`{}`, `{"assignments":null}`, `{"registered_user":2,"amount":9}`} {
+		c.do("POST", asset+"/assignments/create", body).want(t, 400, `{"assignments":["This field is required."]}`)
+	}
+	c.do("GET", asset+"/assignments", "").want(t, 200, "[]")
 }
