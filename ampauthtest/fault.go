@@ -26,7 +26,7 @@ type Fault struct {
 	Times int
 
 	// AfterIt has the request performed first: the fault hides that it was. Otherwise a
-	// Status or Reset takes the place of the operation, and nothing is performed.
+	// Status or Reset takes the place of the operation: nothing is performed, or Late.
 	AfterIt bool
 
 	// Status is answered in place of AMP's answer, with the body that AMP has for it,
@@ -43,6 +43,13 @@ type Fault struct {
 
 	// Reset breaks the connection (over HTTP/2 the stream) in place of an answer.
 	Reset bool
+
+	// Late has the operation performed so long after the Status or Reset, as by a server
+	// that goes on with what its client or a gateway has given up: does your Settle
+	// outlast that? Who asks is checked when the request arrives. What is still to come
+	// when the test ends is performed then, so that a second time shows. If zero, there
+	// is none; it does not go with AfterIt.
+	Late time.Duration
 }
 
 // Inject adds faults. A request meets at most one: the first in the order of injection
@@ -86,6 +93,12 @@ func (f Fault) wrong() string {
 		return fmt.Sprintf("Times is %d; it is a number of requests, or -1 for all", f.Times)
 	case f.Delay < 0:
 		return fmt.Sprintf("Delay is %v; it must not be negative", f.Delay)
+	case f.Late < 0:
+		return fmt.Sprintf("Late is %v; it must not be negative", f.Late)
+	case f.Late > 0 && f.AfterIt:
+		return "Late and AfterIt exclude each other: what is late is performed after the answer"
+	case f.Late > 0 && f.Status == 0 && !f.Reset:
+		return "Late needs a Status or Reset, after which the operation is performed"
 	case f.Reset && f.Status != 0:
 		return "Reset and Status exclude each other: a connection that breaks brings no answer"
 	case f.Reset && f.RetryAfter != "":
@@ -100,6 +113,8 @@ func (f Fault) wrong() string {
 		return fmt.Sprintf("Status is %d; it must be from 200 to 299 or from 400 to 599", f.Status)
 	case f.Status/100 == 3:
 		return fmt.Sprintf("Status is %d; a redirect needs a Location, and a Fault has none", f.Status)
+	case f.Late > 0 && f.saysNotPerformed():
+		return fmt.Sprintf("Late and Status %d exclude each other: that answer says that nothing was performed, and a client may send the request again", f.Status)
 	case f.AfterIt && f.saysNotPerformed():
 		return fmt.Sprintf("AfterIt and Status %d exclude each other: that answer says that nothing was performed, and a client may send the request again", f.Status)
 	case f.Status == 0 && f.Delay == 0 && !f.Reset:
@@ -127,8 +142,8 @@ func isRetryAfter(text string) bool {
 
 // engine is f in the words of the engine.
 func (f Fault) engine() fakeamp.Fault {
-	g := fakeamp.Fault{Name: f.name(), Route: f.Route, Times: f.Times, Status: f.Status, Delay: f.Delay}
-	if f.AfterIt {
+	g := fakeamp.Fault{Name: f.name(), Route: f.Route, Times: f.Times, Status: f.Status, Delay: f.Delay, Late: f.Late}
+	if f.AfterIt || f.Late > 0 {
 		g.When = fakeamp.After
 	}
 	if f.Reset {
@@ -160,6 +175,9 @@ func (f Fault) name() string {
 	}
 	if f.AfterIt {
 		name += " after it"
+	}
+	if f.Late > 0 {
+		join("Late " + f.Late.String())
 	}
 	if f.Route != "" {
 		name += ", on " + f.Route

@@ -57,6 +57,10 @@ func TestWrongUsesAreToldOneByOne(t *testing.T) {
 		{name: "redirect", use: inject(fault{Route: issue, Status: 302}), want: `Inject: Fault 1: Status is 302; a redirect needs a Location, and a Fault has none`},
 		{name: "performed, and denied", use: inject(fault{Route: issue, AfterIt: true, Status: 429}), want: `Inject: Fault 1: AfterIt and Status 429 exclude each other: that answer says that nothing was performed, and a client may send the request again`},
 		{name: "nothing", use: inject(fault{Route: issue, AfterIt: true}), want: `Inject: Fault 1: it changes nothing: set a Status, a Delay or Reset`},
+		{name: "negative late", use: inject(fault{Route: issue, Late: -time.Second, Reset: true}), want: `Inject: Fault 1: Late is -1s; it must not be negative`},
+		{name: "late and after it", use: inject(fault{Route: issue, Late: time.Second, AfterIt: true, Reset: true}), want: `Inject: Fault 1: Late and AfterIt exclude each other: what is late is performed after the answer`},
+		{name: "late alone", use: inject(fault{Route: issue, Late: time.Second, Delay: time.Second}), want: `Inject: Fault 1: Late needs a Status or Reset, after which the operation is performed`},
+		{name: "late, and denied", use: inject(fault{Route: issue, Late: time.Second, Status: 421}), want: `Inject: Fault 1: Late and Status 421 exclude each other: that answer says that nothing was performed, and a client may send the request again`},
 		{name: "the second of three", use: func(_ *recorder, amp *ampauthtest.Server) {
 			amp.Inject(fault{Status: 500}, fault{Times: -7, Status: 500}, fault{Status: 500})
 		}, want: `Inject: Fault 2: Times is -7; it is a number of requests, or -1 for all`},

@@ -98,6 +98,8 @@ func repeated(e fakeamp.Effect, again []fakeamp.Effect) string {
 	fmt.Fprintf(&b, " %v after the first", again[0].Time.Sub(e.Time).Round(time.Millisecond))
 	if e.Fault != "" {
 		fmt.Fprintf(&b, ", which had met the fault %q", e.Fault)
+	} else if again[0].Fault != "" {
+		fmt.Fprintf(&b, ", and had met the fault %q", again[0].Fault)
 	}
 	b.WriteString(".\nWhat may have been performed must not be sent again before you have looked: read docs/exactly-once.md in the repository of ampauth.")
 	fmt.Fprintf(&b, "\nIf the test means to perform it more than once, say so with Options{Repeat: []string{%q}}.", e.Route)

@@ -132,6 +132,7 @@ func (s *Server) end(server *httptest.Server) {
 	server.Close()
 	s.transport.CloseIdleConnections()
 	s.served.Wait()
+	s.fake.PerformLate()
 }
 
 // serve is the handler of the server that end closes.

@@ -87,6 +87,7 @@ type Server struct {
 	violations []string
 	faults     []*armedFault
 	injected   map[string]int
+	late       []*lateCall // in the order of their answers
 }
 
 // New returns a fake with the users of cfg, none of which has a token yet.
@@ -172,13 +173,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.send(w, r, *refusal, None)
 			return
 		}
-		defer func() { // however this ends
-			time.AfterFunc(f.Late, func() {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.perform(c)
-			})
-		}()
+		defer s.performAfter(f.Late, c) // however this ends
 	case f.When == After || !f.replacesAnswer():
 		a = s.handle(c)
 	}

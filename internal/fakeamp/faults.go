@@ -37,7 +37,7 @@ type Fault struct {
 	// Late, which goes with After and with what takes the place of AMP's answer, has the
 	// effect come so long after the answer is sent or the connection is cut, as that of a
 	// server which goes on with what its client, or a gateway, has given up. Who asks is
-	// checked when the request arrives.
+	// checked when the request arrives. [Server.PerformLate] does not wait for it.
 	Late time.Duration
 
 	Status int         // answer with this status instead and DRF's body for it
@@ -191,4 +191,38 @@ func (s *Server) takeFault(name string) Fault {
 		return f.Fault
 	}
 	return Fault{}
+}
+
+// lateCall is a request whose effect is still to come.
+type lateCall struct {
+	call  *call
+	timer *time.Timer
+}
+
+// performAfter performs what c asks for after a delay.
+func (s *Server) performAfter(delay time.Duration, c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := &lateCall{call: c}
+	l.timer = time.AfterFunc(delay, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if i := slices.Index(s.late, l); i >= 0 {
+			s.late = slices.Delete(s.late, i, i+1)
+			s.perform(c)
+		}
+	})
+	s.late = append(s.late, l)
+}
+
+// PerformLate performs at once what a Late still puts off, for a log of effects that is
+// whole.
+func (s *Server) PerformLate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.late {
+		l.timer.Stop()
+		s.perform(l.call)
+	}
+	s.late = nil
 }
