@@ -42,6 +42,8 @@ func TestWrongUsesAreToldOneByOne(t *testing.T) {
 		{name: "other braces", use: inject(fault{Route: "/assets/{uuid}/lock", Reset: true}), want: `Inject: Fault 1: Route "/assets/{uuid}/lock" is one path; the route of all like it is "/assets/{assetUuid}/lock"`},
 		{name: "URL", use: inject(fault{Route: "http://127.0.0.1/api/assets", Reset: true}), want: `Inject: Fault 1: Route "http://127.0.0.1/api/assets" is a URL; a route is a method and a path below URL, such as "POST /assets/issue"`},
 		{name: "base", use: inject(fault{Route: "POST /api/assets/issue", Reset: true}), want: `Inject: Fault 1: Route "POST /api/assets/issue": paths are below URL, which ends in /api already: "POST /assets/issue"`},
+		{name: "slash alone", use: inject(fault{Route: "/", Reset: true}), want: `Inject: Fault 1: Route "/" is none of AMP's`},
+		{name: "repeat of a slash alone", options: options{Repeat: []string{"/"}}, want: `NewServer: Repeat: Route "/" is none of AMP's`},
 		{name: "no slash", use: inject(fault{Route: "POST assets/issue", Reset: true}), want: `Inject: Fault 1: Route "POST assets/issue": the path of a route begins with a slash`},
 		{name: "times", use: inject(fault{Route: issue, Times: -2, Reset: true}), want: `Inject: Fault 1: Times is -2; it is a number of requests, or -1 for all`},
 		{name: "negative delay", use: inject(fault{Route: issue, Delay: -time.Second}), want: `Inject: Fault 1: Delay is -1s; it must not be negative`},

@@ -21,6 +21,9 @@ func knownRoute(route string) (known, wrong string) {
 	bare := strings.TrimSuffix(route, "/")
 	all := slices.Sorted(maps.Keys(fakeamp.Routes()))
 	if route == "" || slices.ContainsFunc(all, func(r string) bool { return matches(bare, r) }) {
+		if route != "" && bare == "" { // a slash is not the empty route, which is for all
+			return "", fmt.Sprintf("Route %q is none of AMP's", route)
+		}
 		return bare, ""
 	}
 	if strings.Contains(route, "://") {

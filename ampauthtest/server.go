@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +81,7 @@ func NewServer(t testing.TB, o Options) *Server {
 		panic("ampauthtest: NewServer needs the t of a test")
 	}
 	t.Helper()
+	o.Repeat = slices.Clone(o.Repeat)
 	s := &Server{t: t, options: o, bubble: inBubble()}
 	s.checkOptions()
 	s.fake = fakeamp.New(fakeamp.Config{
@@ -164,13 +166,13 @@ func (s *Server) isOver() bool {
 	return s.ended
 }
 
-// Config is a configuration for this server and its account, with the waits and timeouts
-// of [ampauth.RetryConfigForTests], no store and no logger. Change it as you like, but
-// keep its HTTPClient, or take [Server.Transport] for your own.
+// Config is a configuration for this server and its account as it is now, with the waits
+// and timeouts of [ampauth.RetryConfigForTests], no store and no logger. Change it as you
+// like, but keep its HTTPClient, or take [Server.Transport] for your own.
 func (s *Server) Config() ampauth.Config {
 	return ampauth.Config{
 		BaseURL:     s.URL,
-		Credentials: ampauth.Credentials{Username: username, Password: ampauth.SecretFromString(password)},
+		Credentials: ampauth.Credentials{Username: username, Password: ampauth.SecretFromString(s.fake.Password(username))},
 		HTTPClient:  &http.Client{Transport: s.transport},
 		Retry:       ampauth.RetryConfigForTests(),
 	}

@@ -243,6 +243,17 @@ func TestEnvironmentHasNoSay(t *testing.T) {
 	}
 }
 
+// A program that changes its password is tested with the rest of the test's clients.
+func TestConfigFollowsAChangeOfThePassword(t *testing.T) {
+	amp := ampauthtest.NewServer(t, ampauthtest.Options{})
+	if status, answer := send(t, amp, "POST", "/user/change-password", `{"password":"another one"}`); status != 200 {
+		t.Fatal(status, answer)
+	}
+	if err := Issue(t.Context(), amp.Client(), amp.URL, "Bond"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOptionsShapeTheServer(t *testing.T) {
 	unauthorized := func(t *testing.T, amp *ampauthtest.Server) int {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", amp.URL+"/assets", nil)

@@ -44,6 +44,16 @@ func (s *Server) Token(user string) string {
 	return ""
 }
 
+// Password returns the password of a user, "" if there is no such user.
+func (s *Server) Password(user string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.accounts[user]; a != nil {
+		return a.password
+	}
+	return ""
+}
+
 // Revoke ends the token of a user, as an administrator can. The next obtain
 // makes a new one.
 func (s *Server) Revoke(user string) {
