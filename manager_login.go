@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -112,6 +113,9 @@ func tokenError(op string, kind, err error) *Error {
 		if direct, ok := err.(*Error); ok {
 			said := *direct // once is enough in one message
 			said.Attempts = 0
+			if said.Kind == ErrAmbiguous { // a refresh, which the login settles
+				said.Kind = ErrRequestFailed
+			}
 			e.Err = &said
 		}
 	}
@@ -237,7 +241,7 @@ func statusError(resp *http.Response) *Error {
 // redirected is the error of a login that is redirected, and to which host.
 func redirected(resp *http.Response) error {
 	to := ""
-	if u, err := resp.Location(); err == nil && isPlain(u.Host) {
+	if u, err := resp.Location(); err == nil && (u.Scheme == "https" || u.Scheme == "http") && isPlain(u.Host) {
 		to = " to " + u.Scheme + "://" + u.Host
 	}
 	return errors.New("the call is redirected" + to + ", which is not followed: check BaseURL (" + envBaseURL + ")")
@@ -278,6 +282,17 @@ func (r refusals) of(resp *http.Response) error {
 	return r.byAPI
 }
 
+// shownType is a media type that somebody else has written, if it is one that can be no
+// token or password: of a registered kind, and no longer than those that are met.
+func shownType(mediaType string) string {
+	const longest = 24 // application/octet-stream
+	kind, _, found := strings.Cut(mediaType, "/")
+	if found && len(mediaType) <= longest && slices.Contains([]string{"application", "audio", "image", "multipart", "text", "video"}, kind) {
+		return mediaType
+	}
+	return "something unknown"
+}
+
 func saysJSON(h http.Header) bool {
 	mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 	return mediaType == "application/json" || strings.HasSuffix(mediaType, "+json")
@@ -304,7 +319,7 @@ func readToken(resp *http.Response) (Secret, error) {
 	defer func() { clear(answer.Token) }()
 	if json.Unmarshal(buffer[:n], &answer) != nil || answer.Token == nil {
 		if mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil && !saysJSON(resp.Header) {
-			return fault(fmt.Errorf("the answer is %s, not JSON: check BaseURL (%s)", mediaType, envBaseURL))
+			return fault(fmt.Errorf("the answer is %s, not JSON: check BaseURL (%s)", shownType(mediaType), envBaseURL))
 		}
 		return fault(errAnswerNotJSON)
 	}

@@ -196,3 +196,29 @@ func TestCutAnswerIsAnUnexpectedEnd(t *testing.T) {
 		}
 	})
 }
+
+func TestWordsOfAServerThatCouldBeASecretAreNotShown(t *testing.T) {
+	for name, header := range map[string][2]string{
+		"media type":               {"Content-Type", "text/" + canaryToken},
+		"media type without slash": {"Content-Type", canaryToken},
+		"short media type":         {"Content-Type", "canary/short"},
+		"scheme of a Location":     {"Location", "c" + canaryToken + "://sso.example"},
+		"user of a Location":       {"Location", "https://" + canaryToken + "@sso.example/"},
+		"path of a Location":       {"Location", "https://sso.example/" + canaryToken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+				status := 200
+				if header[0] == "Location" {
+					status = 302
+				}
+				w.answerText(ampObtain, status, "x", header[0], header[1])
+				_, err := w.manager().Token(t.Context())
+				e := stubError(t, err, ampauth.ErrObtainFailed)
+				if e.StatusCode != status || strings.Contains(strings.ToLower(err.Error()), "canary") || len(leaks(err.Error())) > 0 {
+					t.Errorf("got %v", err)
+				}
+			})
+		})
+	}
+}

@@ -2,8 +2,10 @@ package ampauth_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -331,4 +333,31 @@ func TestOtherFailuresOfARefreshAreNotRemembered(t *testing.T) {
 		}
 		w.wantSent(7, 6)
 	})
+}
+
+// The login behind a refresh settles its doubt: no request of the caller's is in doubt.
+func TestDoubtfulRefreshLeavesNoRequestInDoubt(t *testing.T) {
+	for name, do := range map[string]fakeamp.Fault{"reset": {Do: fakeamp.Reset}, "silent": {Do: fakeamp.StallHeaders}} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+				var log eventLog
+				client := w.client(log.into, func(c *ampauth.Config) { c.Lifetime = time.Hour })
+				w.token(client.Tokens)
+				do.Route, do.Times = ampRefresh, -1
+				do.Delay = 5 * time.Second
+				w.Inject(do, fakeamp.Fault{Route: ampObtain, Times: -1, Status: 500})
+				time.Sleep(time.Hour - time.Second)
+				go func() { _, _ = client.Tokens.Refresh(t.Context()) }()
+				time.Sleep(2 * time.Second) // the token has ended, and the refresh is under way
+				_, err := client.Post(w.url+"/api/assets/issue", "application/json", strings.NewReader("{}"))
+				e := stubError(t, err, ampauth.ErrObtainFailed, ampauth.ErrRefreshFailed)
+				if errors.Is(err, ampauth.ErrAmbiguous) || e.Outcome != ampauth.NotSent {
+					t.Errorf("%v: it Is ErrAmbiguous: %t, and is %v", err, errors.Is(err, ampauth.ErrAmbiguous), e.Outcome)
+				}
+				if events := log.named(ampauth.EventAmbiguous); len(events) > 0 || client.Stats().Ambiguous > 0 {
+					t.Errorf("told %v", events)
+				}
+			})
+		})
+	}
 }

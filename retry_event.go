@@ -3,6 +3,7 @@ package ampauth
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 )
 
@@ -50,7 +51,7 @@ func (c *call) raiseRepeat(last *result, ended time.Time) {
 func (c *call) raiseEnd(err error) {
 	e := Event{Err: err}
 	switch {
-	case err != nil && errors.Is(err, ErrAmbiguous):
+	case errors.Is(err, ErrAmbiguous) && !wasNotSent(err): // not a doubt of a TokenSource's
 		e.Name = EventAmbiguous
 	case c.gaveUp != notGivenUp:
 		e.Name, e.Reason = EventExhausted, c.gaveUp.String()
@@ -67,13 +68,18 @@ func (c *call) raiseEnd(err error) {
 	c.t.listener().raise(c.ctx, e, makeErr)
 }
 
+func wasNotSent(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Outcome == NotSent
+}
+
 // asError is what an attempt ended in, as an error, also where that is an answer.
 func (r *result) asError() *Error {
 	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: r.outcome, Attempts: int(r.attempt.number)}
 	switch {
 	case r.resp != nil:
 		e.StatusCode, e.RetryAfter = r.status(), r.retryAfter
-		if r.waitsAsTold() {
+		if e.StatusCode == http.StatusTooManyRequests {
 			e.Kind = ErrRateLimited
 		}
 	case r.timedOut:

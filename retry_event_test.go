@@ -160,3 +160,37 @@ func TestLimiterThatStopsACallBehindALoginIsTold(t *testing.T) {
 		log.wantLast(t, 1, ampauth.Event{Name: ampauth.EventExhausted, Reason: "limiter", Attempt: 1}, errFleet)
 	})
 }
+
+func TestEventOfARateLimitIsOneWhateverTheServerAsksFor(t *testing.T) {
+	for _, header := range [][]string{nil, {"Retry-After", "1"}} {
+		ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+			var log eventLog
+			transport := &ampauth.RetryTransport{Base: stubScript(stubAnswer(429, header...), stubAnswer(200)), OnEvent: log.add}
+			resp, err := transport.RoundTrip(requestOf(t, "GET", "https://amp.example/api/assets"))
+			if err != nil || resp.StatusCode != 200 {
+				t.Fatal(resp, err)
+			}
+			events := log.named(ampauth.EventRetry)
+			if len(events) != 1 || events[0].Reason != "rate limited" || !errors.Is(events[0].Err, ampauth.ErrRateLimited) {
+				t.Errorf("%v: told %+v", header, events)
+			}
+		})
+	}
+}
+
+// A TokenSource may be in doubt about a login of its own.
+func TestRequestThatWasNotSentIsNotAmbiguous(t *testing.T) {
+	var log eventLog
+	transport := &ampauth.RetryTransport{OnEvent: log.add, Base: &ampauth.AuthTransport{
+		Base: stubScript(stubAnswer(200)), Origin: "https://amp.example",
+		Source: stubNoToken(&ampauth.Error{Op: "request", Kind: ampauth.ErrAmbiguous}),
+	}}
+	_, err := transport.RoundTrip(requestOf(t, "GET", "https://amp.example/api/assets"))
+	stubError(t, err, ampauth.ErrObtainFailed)
+	if errors.Is(err, ampauth.ErrAmbiguous) || !strings.HasSuffix(err.Error(), "; the request was not sent") {
+		t.Errorf("got %v", err)
+	}
+	if transport.Stats().Ambiguous != 0 || len(log.events) != 0 {
+		t.Errorf("told %v", log.events)
+	}
+}

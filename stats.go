@@ -23,7 +23,7 @@ type Stats struct {
 	Retries RetryStats `json:"retries"` // of requests; the attempts of a login are in the log
 	Replays uint64     `json:"replays"` // requests sent again with a new token
 
-	// Ambiguous are the calls that ended in an error that Is ErrAmbiguous. (A mutation that
+	// Ambiguous are the calls that were sent and ended in an error that Is ErrAmbiguous. (A mutation that
 	// was answered 500, 502 or 504 has an answer, and is not counted.)
 	Ambiguous uint64 `json:"ambiguous"`
 

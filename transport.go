@@ -191,6 +191,9 @@ func (t *AuthTransport) authorization(req *http.Request, a *attempt) (Token, str
 	unsent, ok := err.(*Error)
 	if ok {
 		copied := *unsent
+		if copied.Kind == ErrAmbiguous { // a login of the source's own, not the request
+			copied.Kind = ErrObtainFailed
+		}
 		unsent = &copied
 	} else {
 		unsent = noToken(clean(err))
