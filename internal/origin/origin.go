@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/ampauth/ampauth/internal/textvalue"
 )
@@ -27,6 +28,9 @@ func Parse(raw string, allowHTTP bool) (o Origin, rule string) {
 	}
 	if rule := textvalue.Rule(raw); rule != "" {
 		return o, rule
+	}
+	if strings.ContainsFunc(raw, func(r rune) bool { return unicode.Is(unicode.Cf, r) }) {
+		return o, "must not hold characters that nobody sees" // as text from a web page may
 	}
 	u, err := url.Parse(raw)
 	switch {

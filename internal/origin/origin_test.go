@@ -39,6 +39,7 @@ func TestRuleThatAURLBreaksIsNamed(t *testing.T) {
 		"https://amp.test/api ": "must not begin or end with white space", "\u00a0https://amp.test": "must not begin or end with white space",
 		"https://amp.test\n/api": "must not hold line breaks or control characters", "https://amp.test/api\r\n": "must not hold line breaks or control characters",
 		"https://amp.test:x": "is not a URL", "https://[::1": "is not a URL", "https://amp.test/%": "is not a URL",
+		"https://amp\u200b.test": "must not hold characters that nobody sees", "https://\u202eamp.test": "must not hold characters that nobody sees",
 		"amp.test": "must be an absolute https URL", "ftp://amp.test:21": "must be an absolute https URL", "https://": "must be an absolute https URL",
 		"https:///api": "must be an absolute https URL", "https://:443": "must be an absolute https URL", "https:amp.test": "must be an absolute https URL",
 		"https://me@amp.test": "must not hold user information", "https://@amp.test": "must not hold user information",

@@ -2,6 +2,7 @@ package safedir
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -9,10 +10,13 @@ import (
 
 // Shown returns a path as a shell takes it, and as can be shown anywhere: without control
 // characters, double quotes and question marks.
-func Shown(path string) string {
+func Shown(path string) string { return shown(path, filepath.Separator) }
+
+func shown(path string, separator rune) string {
 	plain, quotable := true, true
 	for _, c := range path {
 		switch {
+		case c == separator: // of Windows: its shells take it as it is
 		case c == '\'', c == '"', c == '?', c == '\\', c == utf8.RuneError, !unicode.IsPrint(c):
 			plain, quotable = false, false
 		case !(c == '/' || c == '.' || c == '-' || c == '_' || c == '+' || c == ',' || c == ':' || c == '@' ||

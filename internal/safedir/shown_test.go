@@ -34,3 +34,14 @@ func TestPathIsShownAsAShellTakesItAndHarmsNoTerminal(t *testing.T) {
 		}
 	}
 }
+
+func TestPathOfWindowsIsShownAsItIs(t *testing.T) {
+	for path, want := range map[string]string{
+		`C:\Users\issuer\amp-tokens`: `C:\Users\issuer\amp-tokens`,
+		`C:\Users\an issuer`:         `'C:\Users\an issuer'`,
+	} {
+		if got := shown(path, '\\'); got != want {
+			t.Errorf("%s is shown as %s, want %s", path, got, want)
+		}
+	}
+}
