@@ -129,7 +129,11 @@ func (e *Error) details() string {
 	switch e.Err {
 	case nil:
 	case io.EOF, io.ErrUnexpectedEOF:
-		cause = fmt.Sprintf("the connection was closed before the end of the answer (%v)", e.Err)
+		when := " before the end of the answer"
+		if e.Outcome == NotSent {
+			when = "" // to no request
+		}
+		cause = fmt.Sprintf("the connection was closed%s (%v)", when, e.Err)
 	default:
 		// Ours may stand within somebody else's words, which then have the prefix.
 		cause = strings.ReplaceAll(causeText(e.Err), prefix, "")

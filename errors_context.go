@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 )
 
@@ -127,6 +128,21 @@ func wraps(err, cause error) bool {
 		if err == cause {
 			return true
 		}
+	}
+	return false
+}
+
+// anyOf asks about err and what it wraps or joins.
+func anyOf(err error, ask func(error) (found, deeper bool)) bool {
+	for err != nil {
+		found, deeper := ask(err)
+		if found || !deeper {
+			return found
+		}
+		if several, ok := err.(interface{ Unwrap() []error }); ok {
+			return slices.ContainsFunc(several.Unwrap(), func(err error) bool { return anyOf(err, ask) })
+		}
+		err = errors.Unwrap(err)
 	}
 	return false
 }

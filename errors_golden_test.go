@@ -201,6 +201,16 @@ func saidCases() []saidCase {
 		{"certificate of an unknown authority", untrustedServer("amp.example", time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), false)},
 		{"certificate has expired", untrustedServer("amp.example", time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), true)},
 		{"certificate of another host", untrustedServer("other.example", time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), true)},
+		{"connection timed out", dialFails(theirTimeout{})},
+		{"proxy is not there", func(t *testing.T) error {
+			server := httptest.NewServer(nil)
+			server.Close()
+			at, err := url.Parse(server.URL)
+			if err != nil {
+				return err
+			}
+			return overSocket("https://amp.example/api", &http.Transport{Proxy: http.ProxyURL(at)})
+		}},
 		{"proxy wants a password", proxied(407)},
 		{"proxy does not reach the host", proxied(502)},
 		{"login timed out", atLogin(fakeamp.Fault{Do: fakeamp.StallHeaders})},

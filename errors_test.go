@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	"github.com/ampauth/ampauth"
 )
@@ -310,4 +311,14 @@ var kinds = map[error]string{
 	ampauth.ErrClosed:        "closed",
 	ampauth.ErrStore:         "store",
 	ampauth.ErrAmbiguous:     "ambiguous",
+}
+
+func TestErrorsOfOthersShowNoControlCharacters(t *testing.T) {
+	for _, text := range []string{"valid for a\x1b[31m.example", "a\u202e.example", "a\u200b.example", "a\x00b", "a\x7f", "a\u0085", "a\xff\u2028"} {
+		cause := errors.New(text)
+		shown := (&ampauth.Error{Op: "request", Kind: ampauth.ErrRequestFailed, Err: cause}).Error()
+		if i := strings.IndexFunc(shown, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
+			t.Errorf("%q is shown as %q", text, shown)
+		}
+	}
 }

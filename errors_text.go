@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"unicode"
 )
 
 // clean returns err, or, when its text may show what a server or a layer below
@@ -75,7 +76,7 @@ func (s *sequence) Unwrap() []error {
 
 // causeText is the part of a foreign error's text that cannot hold a secret.
 // net/http quotes what a server sent and what a URL holds, so the text ends where a
-// quotation or query begins. The exceptions are textproto.ProtocolError, and what a
+// quotation or query begins, or a control character is. The exceptions are textproto.ProtocolError, and what a
 // proxy says when it refuses a CONNECT.
 func causeText(err error) string {
 	if e, ok := err.(*Error); ok {
@@ -89,11 +90,15 @@ func causeText(err error) string {
 	}
 	// What net/http advises there, this package has undone on purpose.
 	text, _, _ := strings.Cut(textOf(err), "; define Request.GetBody")
-	if i := strings.IndexAny(text, "\"?\r\n"); i >= 0 {
+	if i := strings.IndexFunc(text, endsText); i >= 0 {
 		return strings.TrimSpace(text[:i]) + " ..."
 	}
 	return text
 }
+
+// endsText reports whether a character begins a quotation or a query, or is one that a
+// terminal acts upon or nobody sees: the names in a server's certificate are its own.
+func endsText(r rune) bool { return r == '"' || r == '?' || !unicode.IsPrint(r) }
 
 // textOf is err.Error(), which is somebody else's code.
 func textOf(err error) (text string) {

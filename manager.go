@@ -346,7 +346,9 @@ func (m *TokenManager) SetCredentials(credentials Credentials) error {
 // Stats returns what happened so far, but for what a [RetryTransport] above did.
 func (m *TokenManager) Stats() Stats {
 	var s Stats
-	m.counters.addTo(&s)
+	if m != nil {
+		m.counters.addTo(&s)
+	}
 	return s
 }
 

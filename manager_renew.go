@@ -18,8 +18,9 @@ func (m *TokenManager) replaceToken(f *flight) (Token, error) {
 	return m.shareToken(f)
 }
 
-// getToken refreshes, or logs in if that fails or is in doubt, and makes the token the current one. kept is
-// false if that would undo what happened meanwhile, or the API refuses it anyway.
+// getToken refreshes, or logs in if that fails or is in doubt, and makes the token the
+// current one. kept is false if that would undo what happened meanwhile, or the API refuses
+// it anyway.
 func (m *TokenManager) getToken(f *flight) (token Token, kept bool, err error) {
 	var refreshErr error
 	if s := f.epoch.current.Load(); s != nil && !s.token.IsExpired() && m.refreshes(f) && !f.lockFailed {

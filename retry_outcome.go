@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/atmostonce"
@@ -315,21 +314,6 @@ func refusedStream(err error) bool {
 	const refused = 0x7 // RFC 9113 7, REFUSED_STREAM
 	e, ok := errors.AsType[streamError](err)
 	return ok && e.Code == refused
-}
-
-// anyOf asks about err and what it wraps or joins.
-func anyOf(err error, ask func(error) (found, deeper bool)) bool {
-	for err != nil {
-		found, deeper := ask(err)
-		if found || !deeper {
-			return found
-		}
-		if several, ok := err.(interface{ Unwrap() []error }); ok {
-			return slices.ContainsFunc(several.Unwrap(), func(err error) bool { return anyOf(err, ask) })
-		}
-		err = errors.Unwrap(err)
-	}
-	return false
 }
 
 // final reports whether no repetition changes err, or none may be tried.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -248,14 +249,26 @@ func bounded[T any](ctx context.Context, limit time.Duration, call func(context.
 	}()
 	select {
 	case e := <-ended:
+		if ctx.Err() != nil && caller.Err() == nil && errors.Is(e.err, context.DeadlineExceeded) {
+			e.err = storeTimeout{limit: limit}
+		}
 		return e.value, e.err
 	case <-ctx.Done():
 		if caller.Err() != nil {
 			return none, &leftStore{caller.Err()}
 		}
-		return none, ctx.Err()
+		return none, storeTimeout{limit: limit}
 	}
 }
+
+// A storeTimeout says that a store took more than its time, which is not its caller's.
+type storeTimeout struct {
+	deadlineError
+	limit time.Duration
+}
+
+func (e storeTimeout) Error() string { return fmt.Sprintf("it did not answer within %v", e.limit) }
+func (storeTimeout) ownClock()       {}
 
 // A leftStore is no fault of the store: who called it has left.
 type leftStore struct{ error }

@@ -63,8 +63,8 @@ func runGet(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return fetch(ctx, client, cfg.URL(path), stdout, stderr)
 }
 
-// belowBase returns the PATH of a command line for Config.URL, or what is wrong with it. The texts do not quote it: a query may hold
-// something private.
+// belowBase returns the PATH of a command line for Config.URL, or what is wrong with it. The
+// texts do not quote it: a query may hold something private.
 func belowBase(arg string) (path, fault string) {
 	u, err := url.Parse(arg)
 	switch {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -25,6 +26,12 @@ func (r *Refusal) Error() string {
 
 // Unwrap returns Err.
 func (r *Refusal) Unwrap() error { return r.Err }
+
+// Unreached reports whether err is of the connection to a proxy, which did not come about.
+func Unreached(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "proxyconnect" // as net/http calls it, for SOCKS as well
+}
 
 // OnResponse is an http.Transport.OnProxyConnectResponse.
 type OnResponse = func(ctx context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error

@@ -146,3 +146,22 @@ func TestOtherErrorsAreNoRefusal(t *testing.T) {
 		}
 	}
 }
+
+func TestConnectionToAProxyIsToldFromOthers(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for _, scheme := range []string{"http", "https", "socks5"} {
+		proxy := &url.URL{Scheme: scheme, Host: gone.Listener.Addr().String()}
+		for _, target := range []string{"https://amp.example", "http://amp.example"} {
+			transport := &http.Transport{Proxy: http.ProxyURL(proxy)}
+			_, err := (&http.Client{Transport: transport}).Get(target)
+			if err == nil || !Unreached(err) {
+				t.Errorf("%s to %s: %v is not taken for one of the proxy", scheme, target, err)
+			}
+		}
+	}
+	_, err := new(http.Client).Get(gone.URL)
+	if err == nil || Unreached(err) {
+		t.Errorf("%v is taken for one of a proxy", err)
+	}
+}
