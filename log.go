@@ -14,7 +14,7 @@ func logged(method string, u *url.URL, outcome Outcome, status int, err error) [
 	if port, err := strconv.Atoi(u.Port()); err == nil {
 		attributes = append(attributes, "server.port", port)
 	}
-	attributes = append(attributes, "url.path", u.Path, "outcome", outcome.String())
+	attributes = append(attributes, "url.path", u.EscapedPath(), "outcome", outcome.String())
 	if status != 0 {
 		attributes = append(attributes, "http.response.status_code", status)
 	}
@@ -22,7 +22,11 @@ func logged(method string, u *url.URL, outcome Outcome, status int, err error) [
 	case ok:
 		attributes = append(attributes, "error.type", ours.ErrorType(), "error", ours.Error())
 	case err != nil:
-		attributes = append(attributes, "error", causeText(err))
+		kind := ErrRequestFailed
+		if timedOut(err) {
+			kind = ErrTimeout
+		}
+		attributes = append(attributes, "error.type", (&Error{Kind: kind}).ErrorType(), "error", causeText(err))
 	case status >= http.StatusBadRequest:
 		attributes = append(attributes, "error.type", strconv.Itoa(status))
 	}
