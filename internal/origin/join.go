@@ -10,7 +10,8 @@ import (
 func Trim(base string) string { return strings.TrimRight(base, "/") }
 
 // Join returns the URL of a path below a base URL, which has no query and no fragment.
-// Whatever the path holds, the result is below the base for every reader of URLs: dot
+// Whatever the path holds, the result is below the base for every reader of URLs, but one
+// that takes parameters off a segment before it resolves that (..;x), as AMP's do not: dot
 // segments are resolved and lead no higher than the base, and in a segment that would
 // hold some once a server has decoded it, the escapes are escaped. What no URL may hold
 // is escaped, other escapes stay. A fragment is left out.

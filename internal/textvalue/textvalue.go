@@ -15,7 +15,7 @@ func Trim(s string) string { return strings.TrimFunc(s, isSpace) }
 func TrimBreaks(s string) string { return strings.TrimRight(s, "\r\n") }
 
 // Rule returns the rule that a value of one line breaks, if any, in words that show nothing
-// of it: it must not hold what nobody sees.
+// of it: it holds no line break or control character, and no white space around it.
 func Rule(s string) string {
 	switch {
 	case strings.ContainsFunc(s, isControl):
