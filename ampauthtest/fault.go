@@ -64,7 +64,7 @@ func (s *Server) Inject(faults ...Fault) {
 		if f == (Fault{}) {
 			continue
 		}
-		route, wrong := knownRoute(f.Route)
+		route, wrong := fakeamp.KnownRoute(f.Route)
 		if wrong == "" {
 			wrong = f.wrong()
 		}

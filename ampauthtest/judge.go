@@ -75,8 +75,8 @@ func (s *Server) judge() {
 
 func (s *Server) mayRepeat(route string) bool {
 	return slices.ContainsFunc(s.options.Repeat, func(r string) bool {
-		known, wrong := knownRoute(r)
-		return wrong == "" && matches(known, route)
+		known, wrong := fakeamp.KnownRoute(r)
+		return wrong == "" && fakeamp.RouteMatches(known, route)
 	})
 }
 
@@ -139,7 +139,7 @@ func (s *Server) checkOptions() {
 		s.refuse("NewServer: Tolerant lets pass what Repeat names; leave out one of them")
 	}
 	for _, route := range o.Repeat {
-		known, wrong := knownRoute(route)
+		known, wrong := fakeamp.KnownRoute(route)
 		switch {
 		case route == "":
 			s.refuse("NewServer: Repeat: a route is empty; Tolerant is for all routes")
@@ -154,7 +154,7 @@ func (s *Server) checkOptions() {
 // isMutation reports whether a known route must not be performed twice.
 func isMutation(route string) bool {
 	for r, class := range fakeamp.Routes() {
-		if class == "never" && matches(route, r) {
+		if class == "never" && fakeamp.RouteMatches(route, r) {
 			return true
 		}
 	}

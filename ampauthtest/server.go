@@ -222,14 +222,14 @@ func (s *Server) RefreshElsewhere() {
 // that were refused. Routes are those of [Fault].
 func (s *Server) Count(route string) int {
 	s.t.Helper()
-	known, wrong := knownRoute(route)
+	known, wrong := fakeamp.KnownRoute(route)
 	if wrong != "" {
 		s.refuse("Count: %s", wrong)
 		return 0
 	}
 	sum := 0
 	for counted, n := range s.fake.Counts() {
-		if matches(known, counted) {
+		if fakeamp.RouteMatches(known, counted) {
 			sum += n
 		}
 	}

@@ -28,6 +28,9 @@ const usage = `usage: ampauth <command> [arguments]
   get PATH  make one authenticated GET; configured by the environment
   status    tell what that configuration would use, and of the stored token
   logout    remove the stored token
+  doctor    check configuration, network, login and token store, one by one
+  proxy     pass requests of other programs on to AMP, logged in
+  fake      run a fake AMP on a loopback port, to try things on
   help      show this
 
 ampauth <command> -h says more.
@@ -56,6 +59,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return runStatus(ctx, args[1:], stdout, stderr)
 	case "logout":
 		return runLogout(ctx, args[1:], stdout, stderr)
+	case "doctor":
+		return runDoctor(ctx, args[1:], stdout, stderr)
+	case "proxy":
+		return runProxy(ctx, args[1:], stdout, stderr)
+	case "fake":
+		return runFake(ctx, args[1:], stdout, stderr)
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitOK

@@ -104,12 +104,6 @@ func (f Fault) defaultName() string {
 	return name
 }
 
-// matches reports whether the fault is for requests of that name.
-func (f Fault) matches(name string) bool {
-	_, path, _ := strings.Cut(name, " ")
-	return f.Route == "" || f.Route == name || f.Route == path
-}
-
 // amend makes of AMP's answer the one that the fault wants.
 func (f Fault) amend(a answer, r *http.Request) answer {
 	if f.replacesAnswer() {
@@ -177,7 +171,7 @@ func (s *Server) Injected() map[string]int {
 // takeFault uses up the fault for a request, if there is one. s.mu is held.
 func (s *Server) takeFault(name string) Fault {
 	for i, f := range s.faults {
-		if !f.matches(name) {
+		if !RouteMatches(f.Route, name) {
 			continue
 		}
 		if f.skip > 0 {

@@ -1,26 +1,25 @@
-package ampauthtest
+package fakeamp
 
 import (
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/ampauth/ampauth/internal/fakeamp"
 )
 
-// matches reports whether a route as a test writes it is for a request's.
-func matches(route, request string) bool {
+// RouteMatches reports whether a route as a user writes it, "" for all and a path alone for
+// any method, is for requests of that name.
+func RouteMatches(route, request string) bool {
 	_, path, _ := strings.Cut(request, " ")
 	return route == "" || route == request || route == path
 }
 
-// knownRoute returns a route as the engine writes it, without a slash at the end, or
+// KnownRoute returns a route of a user as [Fault] takes it, without a slash at the end, or
 // what is wrong with it.
-func knownRoute(route string) (known, wrong string) {
+func KnownRoute(route string) (known, wrong string) {
 	bare := strings.TrimSuffix(route, "/")
-	all := slices.Sorted(maps.Keys(fakeamp.Routes()))
-	if route == "" || slices.ContainsFunc(all, func(r string) bool { return matches(bare, r) }) {
+	all := slices.Sorted(maps.Keys(Routes()))
+	if route == "" || slices.ContainsFunc(all, func(r string) bool { return RouteMatches(bare, r) }) {
 		if route != "" && bare == "" { // a slash is not the empty route, which is for all
 			return "", fmt.Sprintf("Route %q is none of AMP's", route)
 		}
