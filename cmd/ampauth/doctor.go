@@ -169,7 +169,7 @@ func (d *doctor) note(f finding) {
 }
 
 const (
-	screen     = 80
+	screen     = 80 // columns
 	seenColumn = 25 // where what was seen begins
 )
 
@@ -182,7 +182,7 @@ func (f finding) print(w io.Writer) {
 	head := fmt.Sprintf("%-9s  %-13s ", f.State, f.Name)
 	for _, text := range seen {
 		for _, line := range wrapped(text, screen-seenColumn) {
-			fmt.Fprintf(w, "%-*s%s\n", seenColumn, head, line)
+			printLine(w, head, line)
 			head = ""
 		}
 	}
@@ -192,10 +192,17 @@ func (f finding) print(w io.Writer) {
 	for _, text := range f.Do {
 		mark := "-> "
 		for _, line := range wrapped(text, screen-seenColumn-len(mark)) {
-			fmt.Fprintf(w, "%*s%s%s\n", seenColumn, "", mark, line)
+			printLine(w, "", mark+line)
 			mark = "   "
 		}
 	}
+}
+
+// printLine writes a line that begins at its column, or before it where it would not fit
+// the screen otherwise, as a long path.
+func printLine(w io.Writer, head, text string) {
+	column := max(utf8.RuneCountInString(head), min(seenColumn, screen-utf8.RuneCountInString(text)))
+	fmt.Fprintf(w, "%-*s%s\n", column, head, text)
 }
 
 // wrapped breaks a text between words. A word that is too long stays whole, to be copied.

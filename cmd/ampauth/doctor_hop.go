@@ -13,6 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -66,8 +67,8 @@ func firstHop(base string) (hop, finding) {
 	}
 	at := hop{base: u, host: u.Hostname(), port: portOf(u)}
 	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u})
-	if err != nil { // it quotes the URL, which may hold a password
-		return hop{}, failing("HTTPS_PROXY or HTTP_PROXY is not the URL of a proxy", "set it to one, as http://proxy.example:3128, or unset it")
+	if err != nil { // it may quote the URL, which may hold a password
+		return hop{}, failing("HTTPS_PROXY or HTTP_PROXY cannot be used", "set it to the URL of a proxy, as http://proxy.example:3128, or unset it")
 	}
 	if proxy != nil {
 		at.host, at.port = proxy.Hostname(), portOf(proxy)
@@ -95,13 +96,27 @@ func failing(seen, do string) finding {
 	return finding{State: findingFailed, Seen: []string{seen}, Do: []string{do}}
 }
 
+// lookUp checks that the host has an address.
 func lookUp(ctx context.Context, at hop) finding {
-	note := ""
-	if at.proxy != "" {
-		note = "; it looks up the name of the server"
+	f := lookUpName(ctx, at)
+	switch {
+	case at.proxy != "":
+		f.Seen = append(f.Seen, "it looks up the name of the server")
+	case at.base.Scheme == "https" && os.Getenv("HTTPS_PROXY")+os.Getenv("https_proxy") != "" && !isLoopbackName(at.host):
+		f.Seen = append(f.Seen, "HTTPS_PROXY is set and not used: it is no URL, or NO_PROXY has this host")
 	}
+	return f
+}
+
+// isLoopbackName reports whether net/http uses no proxy for a host, whatever is set.
+func isLoopbackName(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func lookUpName(ctx context.Context, at hop) finding {
 	if _, err := netip.ParseAddr(at.host); err == nil {
-		return finding{State: findingOK, Seen: []string{at.of() + " is an address, no name is looked up" + note}}
+		return finding{State: findingOK, Seen: []string{at.of() + " is an address, no name is looked up"}}
 	}
 	addresses, err := net.DefaultResolver.LookupHost(ctx, at.host)
 	if err != nil {
@@ -118,7 +133,7 @@ func lookUp(ctx context.Context, at hop) finding {
 	if len(addresses) > 3 {
 		shown += fmt.Sprintf(" and %d more", len(addresses)-3)
 	}
-	return finding{State: findingOK, Seen: []string{at.of() + " is " + printable(shown) + note}}
+	return finding{State: findingOK, Seen: []string{at.of() + " is " + printable(shown)}}
 }
 
 func connect(ctx context.Context, at hop) finding {

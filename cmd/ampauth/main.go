@@ -1,6 +1,7 @@
 // Command ampauth shows what package ampauth does (demo), makes a single
 // authenticated request with it (get), and tells of the stored token (status) or
-// removes it (logout).
+// removes it (logout). It says what stands between this machine and AMP (doctor),
+// serves programs in other languages (proxy), and is an AMP to try things on (fake).
 package main
 
 import (
