@@ -112,6 +112,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 			e.addEnd(a.Context)
 		}
 		err = e
+		witnessOf(a.caller.Context()).brokeOff(callEnd{Answered, e.StatusCode, 0, e})
 	}
 	a.release()
 	return n, err

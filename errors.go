@@ -94,6 +94,7 @@ type Error struct {
 	repeat   repeat
 	where    string // the login or refresh that failed: POST /user/obtain_token at amp.example
 	withheld bool   // the request that the token was for was not sent
+	absent   bool   // reading has shown that it was not performed
 }
 
 // A repeat is what Retry may do about an error, where the fields do not tell.

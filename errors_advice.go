@@ -31,7 +31,7 @@ func (e *Error) extent() string {
 		return "the request was not sent"
 	case e.Op != "request":
 		return ""
-	case e.Outcome == Unprocessed, e.Outcome == Rejected:
+	case e.Outcome == Unprocessed, e.Outcome == Rejected, e.absent:
 		return "it was not performed"
 	case e.repeat == never && e.Outcome == Answered && e.StatusCode/100 != 3:
 		return "it was answered, and only the rest of the answer is missing: do not send it again"

@@ -282,6 +282,30 @@ func saidCases() []saidCase {
 		{"mutation was reset", afterLogin("POST", "/assets/issue", fakeamp.Fault{Do: fakeamp.Reset, When: fakeamp.After})},
 		{"mutation timed out", afterLogin("POST", "/assets/issue", fakeamp.Fault{Do: fakeamp.StallHeaders})},
 		{"mutation was answered, and the rest is missing", afterLogin("POST", "/assets/issue", fakeamp.Fault{Do: fakeamp.CutBody})},
+		{"Once: in doubt, and reading fails", performed(ampauth.Mutation[issuance]{},
+			fakeamp.Fault{Route: ampIssue, Do: fakeamp.Reset}, fakeamp.Fault{Route: "GET /assets", Times: -1, Status: 503})},
+		{"Once: in doubt, and not there, three times", performed(ampauth.Mutation[issuance]{},
+			fakeamp.Fault{Route: ampIssue, Times: -1, Do: fakeamp.Reset})},
+		{"Once: in doubt, not there, and then 409", performed(ampauth.Mutation[issuance]{},
+			fakeamp.Fault{Route: ampIssue, Status: 500}, fakeamp.Fault{Route: ampIssue, Status: 409})},
+		{"Once: the caller's deadline comes while it is in doubt", performed(ampauth.Mutation[issuance]{Settle: time.Hour},
+			fakeamp.Fault{Route: ampIssue, Status: 502})},
+		{"Once: after a crash, and reading fails", performed(ampauth.Mutation[issuance]{FindFirst: true},
+			fakeamp.Fault{Route: "GET /assets", Times: -1, Do: fakeamp.StallHeaders})},
+		{"Once: answered with success, and not there", performed(ampauth.Mutation[issuance]{},
+			fakeamp.Fault{Route: ampIssue, Status: 201, Body: "<html>created"})},
+		{"Once: a Retry-After above the cap", performed(ampauth.Mutation[issuance]{},
+			fakeamp.Fault{Route: ampIssue, Status: 503, Header: http.Header{"Retry-After": {"3600"}}})},
+		{"Once: Find has no error for a 503", performed(ampauth.Mutation[issuance]{
+			Find: func(ctx context.Context) (issuance, bool, error) {
+				call(ctx, oneAttempt(stubAnswer(503)), safe)
+				return issuance{}, false, nil
+			}}, fakeamp.Fault{Route: ampIssue, Do: fakeamp.Reset})},
+		{"Once: Send has no error for a 400", performed(ampauth.Mutation[issuance]{
+			Send: func(ctx context.Context) (issuance, error) {
+				call(ctx, oneAttempt(stubAnswer(400)), mutating)
+				return issuance{}, nil
+			}})},
 		{"mutation that is redirected by hand", func(t *testing.T) error {
 			base := stubScript(stubAnswer(307, "Location", "https://other.example/api/assets/issue"), stubAnswer(200))
 			return say(&http.Client{Transport: &ampauth.RetryTransport{Base: base}}, "POST", "https://amp.example/api/assets/issue")
@@ -314,6 +338,26 @@ func saidCases() []saidCase {
 			return say(&http.Client{Transport: &ampauth.AuthTransport{}}, "GET", "https://amp.example/api/assets")
 		}},
 	}
+}
+
+// performed is the error of Once, for an issuance over the fake AMP that meets faults.
+func performed(m ampauth.Mutation[issuance], faults ...fakeamp.Fault) func(t *testing.T) error {
+	return inBubble(func(t *testing.T, w *ampWorld) error {
+		client := w.client()
+		w.token(client.Tokens)
+		w.Inject(faults...)
+		usual := issuing(client.Client, w.url+"/api", "T")
+		if m.Send == nil {
+			m.Send = usual.Send
+		}
+		if m.Find == nil {
+			m.Find = usual.Find
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		_, err := ampauth.Once(ctx, ampauth.RetryConfig{}, m)
+		return err
+	})
 }
 
 // answered is the error of Retry for work whose requests are all answered so.

@@ -3,7 +3,6 @@ package ampauth
 import (
 	"context"
 	"errors"
-	"net/url"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/pace"
@@ -13,10 +12,11 @@ import (
 // was. See [Once].
 type Mutation[T any] struct {
 	// Send performs it. Required. Every error of it leaves in doubt whether the mutation
-	// was performed, unless it proves that it was not: see [Once]. All that it sends goes
-	// through one client, in no goroutine that outlives it, and nothing below repeats a
-	// mutation by itself. What can fail before anything is sent (a body that is encoded)
-	// is best done before Once.
+	// was performed, unless it proves that it was not: see [Once]. It returns one for every
+	// answer that is none: see [ResponseError]. All that it sends goes through one client, in
+	// no goroutine that outlives it, and nothing below repeats a mutation by itself: beside
+	// calls that are seen and prove something, one of another client is overlooked. What can
+	// fail before anything is sent (a body that is encoded) is best done before Once.
 	Send func(ctx context.Context) (T, error)
 
 	// Find reads whether the mutation was performed, and returns what Send would have.
@@ -25,7 +25,7 @@ type Mutation[T any] struct {
 	// number in a memo. What others may have done as well (an amount, a count that others
 	// change) proves nothing. ok false says that it read all there is, and the mutation is
 	// not there: what could not be read is an error. It reads where Send writes, and no
-	// replica that lags by more than Settle.
+	// replica that lags by more than Settle. It changes nothing.
 	Find func(ctx context.Context) (found T, ok bool, err error)
 
 	// Settle is how long after a doubtful end (a broken connection, a timeout, a 5xx) the
@@ -47,20 +47,28 @@ const defaultSettle = 60 * time.Second
 //
 // Send that returns no error has performed it. Its error proves that nothing was performed
 // if all calls that a [RetryTransport] made for it, whoever's client that is below, ended
-// in an [Outcome] of NotSent, Unprocessed or Rejected, or in a 4xx but 408. One that has
-// succeeded, a read too, proves nothing; nor do reads alone. Where no call was seen, the
-// error proves it that is, or wraps, an *Error with such an Outcome: [ResponseError] makes
-// one of a response, and a failed login is one. An error that Is [ErrAmbiguous] proves
-// nothing, whatever else it is, and neither does anybody else's.
+// in an [Outcome] of NotSent, Unprocessed or Rejected, or in a 4xx but 408. A call that has
+// succeeded, a read too, proves nothing; nor do reads alone. Where no call but reads that
+// failed was seen, the error proves it that is, or wraps, an *Error with such an Outcome:
+// [ResponseError] makes one of a response, and a failed login is one. An error that Is
+// [ErrAmbiguous] proves nothing, whatever else it is, and neither does anybody else's.
 //
-// A proof of 4xx, or what [Retry] calls final, ends it; after any other (NotSent, 421, 425,
-// 429) it waits as Retry does, heeds a RetryAfter, and sends again.
+// Of those calls the reads do not say what becomes of it: a proof of 4xx, or what [Retry]
+// calls final, ends it; after any other (NotSent, 421, 425, 429) it waits as Retry does, and
+// sends again. A Send without an error all of whose calls, but for reads, were seen to fail
+// leaves a doubt, whatever they prove; then they say what becomes of it.
 //
 // In doubt it reads, at once and then with cfg's backoff, until Find has found the mutation.
 // It sends again if Find, in a read that began later than Settle after the doubtful end,
-// has not. A read that fails is no answer. Nor is one that finds nothing after Send was
-// answered with success: that is never sent again. A 4xx that follows a doubt may say that
-// the mutation is there already (a name that is taken): then it reads once more.
+// has not. A read that fails is no answer. Nor is "not there" by a Find of which some call
+// was seen to end otherwise than in a 2xx, 304, 404 or 410 that came whole (a redirect that is
+// followed counts by its end, and an attempt that was repeated does not count). Nor is one
+// that finds nothing after Send was answered with success, where a RetryTransport saw that: it
+// is never sent again. A 4xx that follows a doubt may say that the mutation is there already
+// (a name that is taken): then it reads once more.
+//
+// Before it sends again it waits for a RetryAfter, also that of a Send in doubt; reading goes
+// on meanwhile.
 //
 // It holds, if three things do: Find sees within Settle what was performed; what is still
 // on its way after Settle is never performed; one caller at a time runs it, in all
@@ -71,12 +79,13 @@ const defaultSettle = 60 * time.Second
 // starts no goroutine; a panic of theirs passes through, and leaves it in doubt.
 //
 // An error Is ErrAmbiguous if, and only if, the mutation may have been performed: the
-// caller left while it was in doubt, a wait would not fit its deadline or RetryAfter is
-// above the cap, reading has failed for as long again as Settle and cfg.MaxAttempts times, or
-// what was answered with success is not found. Find out before it is sent again: by Once with FindFirst. With any
-// other error it was not performed. That of a first Send is returned as it is, any
-// other is an *Error, whose Attempts are the Sends. Errors of Send and Find, and the end of ctx,
-// are in its chain.
+// caller left while it was in doubt (before a deadline it reads once more, a second or as
+// long as a read took ahead of it); a RetryAfter of a read is above the cap or does not fit;
+// reading has failed for as long again as Settle and cfg.MaxAttempts times; or what was
+// answered with success is not found. Find out before it is sent again: by Once with
+// FindFirst. With any other error it was not performed. That of a first Send is returned as it
+// is, any other is an *Error, whose Attempts are the Sends. Errors of Send and Find, and the
+// end of ctx, are in its chain.
 func Once[T any](ctx context.Context, cfg RetryConfig, m Mutation[T]) (T, error) {
 	if err := errors.Join(append(cfg.faults(), m.faults()...)...); err != nil {
 		var zero T
@@ -115,7 +124,7 @@ type once[T any] struct {
 	before error // of those before it that were in doubt, which reading has settled
 }
 
-// A sendEnd is what the error of a Send says.
+// A sendEnd is what a Send that has failed says.
 type sendEnd struct {
 	callEnd
 	doubt    bool // it may have been performed
@@ -127,7 +136,7 @@ type sendEnd struct {
 func (o *once[T]) run() (T, error) {
 	var zero T
 	if o.maybe {
-		if value, known, err := o.find(time.Now().Add(o.m.Settle)); known {
+		if value, known, err := o.find(time.Now().Add(o.m.Settle), time.Time{}); known {
 			return value, err
 		}
 	}
@@ -139,31 +148,31 @@ func (o *once[T]) run() (T, error) {
 		if err == nil {
 			return value, nil
 		}
-		switch {
-		case o.end.doubt:
-			o.maybe = true
-			if value, known, err := o.find(time.Now().Add(o.m.Settle)); known {
-				return value, err
-			}
-			switch {
-			case o.end.succeeds:
-				return zero, o.unknown(nil, errNotFoundAfterSuccess)
-			case !o.end.again || o.sends >= o.cfg.MaxAttempts:
-				return zero, o.notPerformed(nil)
-			}
-			o.before, o.last = o.settled(), nil
-		case o.end.again:
-			if err := o.backoff(); err != nil {
-				return zero, err
-			}
-		case o.maybe && o.end.outcome == Answered: // it may say that the mutation is there already
-			if value, known, err := o.find(time.Time{}); known {
-				return value, err
-			}
-			return zero, o.proved(ended(o.ctx))
-		default:
-			return zero, o.proved(ended(o.ctx))
+		next := time.Now() // when it may be sent again
+		settled := next.Add(o.m.Settle)
+		again := o.end.again && o.sends < o.cfg.MaxAttempts && !o.cfg.tooLong(o.end.retryAfter)
+		if again && (!o.end.doubt || o.end.retryAfter > 0) {
+			next = next.Add(o.cfg.backoff(o.sends, o.end.retryAfter))
 		}
+		if !o.end.doubt {
+			settled = time.Time{}
+		}
+		if o.end.doubt || o.maybe && o.end.outcome == Answered { // a 4xx may say that it is there already
+			if value, known, err := o.find(settled, next); known {
+				return value, err
+			}
+			o.maybe = true
+		}
+		wait := time.Until(next)
+		switch {
+		case o.end.succeeds:
+			return zero, o.unknown(nil, errNotFoundAfterSuccess)
+		case !again || !pace.Fits(o.ctx, wait):
+			return zero, o.notPerformed(ended(o.ctx))
+		case o.end.doubt:
+			o.before, o.last = o.settled(), nil
+		}
+		pace.Sleep(o.ctx, wait)
 	}
 }
 
@@ -172,24 +181,37 @@ func (o *once[T]) send() (T, error) {
 	w := new(witness)
 	ctx, cancel := context.WithCancel(seenBy(o.ctx, w))
 	defer cancel() // what it has left running ends with it
-	value, err := withinTime(ctx, o.cfg.MutationTimeout, o.m.Send)
+	value, err := withinTime(ctx, o.cfg.MutationTimeout, "Retry.MutationTimeout", o.m.Send)
 	o.sends++
+	seen := w.testify()
+	hides := err == nil && seen.fails
+	if hides {
+		err = seen.furthest.hiddenBy("Send")
+	}
 	if err != nil {
-		o.last, o.end = err, judge(err, w.testify())
+		o.last, o.end = err, judge(err, seen)
+		o.end.doubt = o.end.doubt || hides // Send says that it was performed
 	}
 	return value, err
 }
 
 // judge says what is known after a Send that ended in err.
 func judge(err error, seen testimony) sendEnd {
-	proof, proved := seen.furthest, seen.proof
+	end, proved := seen.furthest, seen.proof
 	if !seen.doubt && !proved { // nothing was seen that could have performed it
-		proof, proved = proofOf(err)
+		end, proved = proofOf(err)
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		end.retryAfter = max(end.retryAfter, e.RetryAfter)
+		if end.status == 0 {
+			end.status = e.StatusCode
+		}
 	}
 	if !proved || errors.Is(err, ErrAmbiguous) {
-		return sendEnd{doubt: true, succeeds: seen.succeeds, again: !hopeless(err)}
+		end.outcome = Ambiguous
+		return sendEnd{callEnd: end, doubt: true, succeeds: seen.succeeds, again: !hopeless(err)}
 	}
-	return sendEnd{callEnd: proof, again: proof.turnedAway() && !final(err)}
+	return sendEnd{callEnd: end, again: end.turnedAway() && !final(err)}
 }
 
 // proofOf is what err proves by itself: it is, or wraps in a single line, an *Error that says
@@ -197,7 +219,7 @@ func judge(err error, seen testimony) sendEnd {
 func proofOf(err error) (proof callEnd, proved bool) {
 	for ; err != nil; err = errors.Unwrap(err) {
 		if e, ok := err.(*Error); ok {
-			proof = callEnd{e.Outcome, e.StatusCode, e.RetryAfter}
+			proof = callEnd{outcome: e.Outcome, status: e.StatusCode, retryAfter: e.RetryAfter}
 			if e.Kind == ErrObtainFailed {
 				proof.outcome = NotSent // the Outcome is that of the login
 			}
@@ -219,194 +241,94 @@ func proofOf(err error) (proof callEnd, proved bool) {
 	return callEnd{}, false
 }
 
+// minReadTime is the least that the caller's deadline leaves to a last read.
+const minReadTime = time.Second
+
 // find reads until it is known what came of the mutation: it was found, or the error says why
-// nothing can tell. known is false if it is not there, by a read that began after settled.
-func (o *once[T]) find(settled time.Time) (value T, known bool, err error) {
-	type finding struct {
-		value T
-		ok    bool
-	}
+// nothing can tell. known is false if it is not there, by a read that began after settled; then
+// reading goes on until the next Send, as far as it can.
+func (o *once[T]) find(settled, next time.Time) (value T, known bool, err error) {
 	giveUp := time.Now() // if reading fails: as long again as the mutation had
 	if settled.After(giveUp) {
 		giveUp = settled
 	}
 	giveUp = giveUp.Add(o.m.Settle)
-	var failed error // what the last read ended in
+	var (
+		zero    T
+		absent  bool          // by a read that began after settled
+		reading error         // what the last read came to
+		longest time.Duration // that a read took
+	)
+	tell := func(end error) (T, bool, error) {
+		if absent {
+			return zero, false, nil
+		}
+		return zero, true, o.unknown(end, reading)
+	}
 	for n, late := 1, 0; ; n++ {
 		if end := ended(o.ctx); end != nil {
-			return value, true, o.unknown(end, readingFailed(failed))
+			return tell(end)
 		}
-		isLate := time.Now().After(settled)
-		found, err := withinTime(unseen(o.ctx), o.cfg.Timeout, func(ctx context.Context) (f finding, err error) {
-			f.value, f.ok, err = o.m.Find(ctx)
-			if err == nil && !f.ok {
-				err = ended(ctx) // who was cut off has not read all there is
-			}
-			return f, err
-		})
+		began := time.Now()
+		isLate := began.After(settled)
+		found, ok, err := o.read()
+		longest = max(longest, time.Since(began))
 		var retryAfter time.Duration
 		switch {
-		case err == nil && found.ok:
-			return found.value, true, nil
-		case err == nil && isLate:
-			return value, false, nil
-		case err != nil:
+		case err == nil && ok:
+			return found, true, nil
+		case err == nil:
+			absent, reading = absent || isLate, errNotFoundYet
+		default:
 			if isLate {
 				late++
 			}
 			if e, ok := errors.AsType[*Error](err); ok {
 				retryAfter = e.RetryAfter
 			}
+			reading = &sequence{errReading, ": ", inWords(err, true)}
 			exhausted := late >= o.cfg.MaxAttempts && time.Now().After(giveUp)
 			if exhausted || errors.Is(err, ErrClosed) || errors.Is(err, ErrConfig) || o.cfg.tooLong(retryAfter) {
-				return value, true, o.unknown(ended(o.ctx), readingFailed(err))
+				return tell(ended(o.ctx))
 			}
 		}
-		failed = err
+		counts := settled // the moment from which on the next read tells more
+		if absent {
+			if counts = next; !time.Now().Before(next) {
+				return zero, false, nil
+			}
+		}
 		wait := o.cfg.backoff(n, retryAfter)
-		if left := time.Until(settled); left >= 0 && retryAfter == 0 {
-			wait = min(wait, pace.Add(left, 1)) // the first moment that counts
+		if retryAfter == 0 {
+			if left := time.Until(counts); left >= 0 {
+				wait = min(wait, pace.Add(left, 1))
+			}
+			if deadline, ok := o.ctx.Deadline(); ok {
+				if left := time.Until(deadline) - max(longest, minReadTime); left > 0 {
+					wait = min(wait, left)
+				}
+			}
 		}
 		if !pace.Fits(o.ctx, wait) {
-			return value, true, o.unknown(tooLongAWait{wait: "the wait for another read"}, readingFailed(failed))
+			return tell(tooLongAWait{wait: "the wait for another read"})
 		}
 		pace.Sleep(o.ctx, wait)
 	}
 }
 
-// backoff waits before another Send after one that has proved that it did nothing.
-func (o *once[T]) backoff() error {
-	retryAfter := o.end.retryAfter
-	if e, ok := errors.AsType[*Error](o.last); ok {
-		retryAfter = max(retryAfter, e.RetryAfter)
-	}
-	wait := o.cfg.backoff(o.sends, retryAfter)
-	if o.sends >= o.cfg.MaxAttempts || o.cfg.tooLong(retryAfter) || !pace.Fits(o.ctx, wait) || !pace.Sleep(o.ctx, wait) {
-		return o.proved(ended(o.ctx))
-	}
-	return nil
-}
-
-var (
-	errNotFound             = errors.New("it is not there")
-	errReading              = errors.New("reading failed")
-	errNotFoundAfterSuccess = errors.New("it is not there, though it was answered with success")
-)
-
-// unknown is the error where nothing can tell whether it was performed: the caller left, or
-// reading failed, or contradicts.
-func (o *once[T]) unknown(end, reading error) error {
-	e := &Error{Op: "request", Kind: ErrAmbiguous, Attempts: o.sends, Err: o.causes()}
-	if ours, ok := errors.AsType[*Error](o.last); ok {
-		e.StatusCode = ours.StatusCode
-	}
-	switch {
-	case reading == nil:
-	case e.Err == nil:
-		e.Err = reading
-	default:
-		e.Err = &sequence{e.Err, "; then ", reading}
-	}
-	return e.endedBy(end)
-}
-
-// readingFailed is err as that of the last read; nil if that found nothing too early.
-func readingFailed(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &sequence{errReading, ": ", inWords(err)}
-}
-
-// notPerformed is the error where nothing was: the last read has not found it, or nothing was
-// sent.
-func (o *once[T]) notPerformed(end error) error {
-	if o.last != nil && !o.end.doubt {
-		return o.proved(end)
-	}
-	e := &Error{Op: "request", Kind: ErrRequestFailed, Outcome: NotSent, Attempts: o.sends}
-	if o.sends > 0 {
-		e.Outcome, e.Err = Unprocessed, beforeThat(errNotFound, o.settled())
-	}
-	return e.endedBy(end)
-}
-
-// proved is the error where the last Send has proved that it performed nothing.
-func (o *once[T]) proved(end error) error {
-	if o.sends == 1 && end == nil {
-		return o.last
-	}
-	e := &Error{
-		Op: "request", Kind: ErrRequestFailed, Outcome: o.end.outcome, StatusCode: o.end.status,
-		RetryAfter: o.end.retryAfter, Attempts: o.sends, Err: o.causes(),
-	}
-	if ours, ok := errors.AsType[*Error](o.last); ok {
-		e.Kind, e.Limit = ours.Kind, ours.Limit
-	}
-	if e.Outcome == NotSent && o.before != nil {
-		e.Outcome = Unprocessed // an earlier one was sent
-	}
-	return e.endedBy(end)
-}
-
-// causes are the errors of all Sends that count, the last one first.
-func (o *once[T]) causes() error {
-	if o.last == nil {
-		return o.before
-	}
-	return beforeThat(inWords(o.last), o.before)
-}
-
-// settled are the causes once the doubt is over.
-func (o *once[T]) settled() error {
-	causes := o.causes()
-	if causes == nil {
-		return nil
-	}
-	return &settledError{cleaned{causes.Error(), func() error { return causes }}}
-}
-
-// A settledError is what left a doubt that is over: all that it was but ErrAmbiguous.
-type settledError struct{ cleaned }
-
-func (s *settledError) Is(target error) bool { return target != ErrAmbiguous && s.cleaned.Is(target) }
-
-// inWords is err, without what an error around it says as well.
-func inWords(err error) error {
-	cause := err
-	if u, ok := err.(*url.Error); ok {
-		cause = u.Err
-	}
-	e, ok := cause.(*Error)
-	if !ok {
-		return clean(err)
-	}
-	said := *e
-	said.Attempts, said.RetryAfter = 0, 0
-	text := said.text(true)
-	switch e.Kind {
-	case ErrAmbiguous, ErrRequestFailed, ErrRateLimited: // the error around it has a kind as well
-		if details := said.details(); details != "" {
-			text = details
+// read makes one Find. That it is not there, it says only if it has read all there is.
+func (o *once[T]) read() (value T, ok bool, err error) {
+	w := new(witness)
+	value, err = withinTime(seenBy(unseen(o.ctx), w), o.cfg.Timeout, "Retry.Timeout", func(ctx context.Context) (T, error) {
+		found, there, err := o.m.Find(ctx)
+		if ok = there; err == nil && !ok {
+			if err = ended(ctx); err == nil {
+				if end, blind := w.blindRead(); blind {
+					err = end.hiddenBy("Find")
+				}
+			}
 		}
-	}
-	return hidden(text, err)
-}
-
-// endedBy makes e the error of a caller that left, or has no time left, unless end is nil.
-func (e *Error) endedBy(end error) *Error {
-	if end == nil {
-		return e
-	}
-	if !is(e.Err, end) {
-		e.Err = beforeThat(end, e.Err)
-	}
-	switch {
-	case !errors.Is(end, context.DeadlineExceeded):
-	case e.Kind == ErrAmbiguous:
-		e.Err = &Error{Op: e.Op, Kind: ErrTimeout, Err: e.Err}
-	default:
-		e.Kind = ErrTimeout
-	}
-	return e
+		return found, err
+	})
+	return value, ok, err
 }

@@ -86,6 +86,57 @@ func TestOnceTellsACallerThatLeavesWhatIsKnown(t *testing.T) {
 	}
 }
 
+// The caller's deadline comes before Settle is over, and the waits are long: reading goes on
+// until there is just the time for a read.
+func TestOnceReadsOnceMoreBeforeTheDeadline(t *testing.T) {
+	const lasts = 50 * time.Second
+	for _, test := range []struct {
+		name   string
+		settle time.Duration
+		took   time.Duration // by a read
+		find   func(time.Duration) (bool, error)
+		last   time.Duration // the earliest moment of the last read
+		found  bool
+	}{
+		{"there, just before it", time.Minute, 0, foundAfter(lasts - time.Second), lasts - time.Second, true},
+		{"never there", time.Minute, 0, foundAfter(forEver), lasts - time.Second, false},
+		{"reads that take a while", time.Minute, 5 * time.Second, foundAfter(lasts - 10*time.Second), lasts - 10*time.Second, true},
+		{"reading fails", time.Minute, 0, failingUntil(forEver), lasts - time.Second, false},
+		{"Settle is over in the last second", lasts - time.Second/2, 0, foundAfter(lasts - time.Second/2), lasts - time.Second/2, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for range 20 { // the waits are drawn
+				synctest.Test(t, func(t *testing.T) {
+					s := onceScript{Mutation: ampauth.Mutation[string]{Settle: test.settle}, send: []error{errOnceDoubt}}
+					s.find = func(at time.Duration) (bool, error) {
+						time.Sleep(test.took)
+						return test.find(at)
+					}
+					_, err := s.run(ampWithin(t, lasts), ampauth.RetryConfig{BaseDelay: 30 * time.Second})
+					if (err == nil) != test.found || s.reads[len(s.reads)-1] < test.last {
+						t.Errorf("the last read at %v, then %v", s.reads[len(s.reads)-1], err)
+					}
+					if !test.found && (!errors.Is(err, ampauth.ErrAmbiguous) || !errors.Is(err, context.DeadlineExceeded)) {
+						t.Errorf("got %v, want a doubt, and that the time is over", err)
+					}
+					if took := time.Since(s.began); took >= lasts+test.took || len(s.sends) != 1 {
+						t.Errorf("%d Sends in %v", len(s.sends), took)
+					}
+				})
+			}
+		})
+	}
+	// A server that asks for more time than there is gets no read before that.
+	synctest.Test(t, func(t *testing.T) {
+		s := onceScript{send: []error{errOnceDoubt}, find: func(time.Duration) (bool, error) {
+			return false, &ampauth.Error{Kind: ampauth.ErrRateLimited, Outcome: ampauth.Rejected, RetryAfter: 30 * time.Second}
+		}}
+		if _, err := s.run(ampWithin(t, 20*time.Second), onceWaits); len(s.reads) != 1 || !errors.Is(err, ampauth.ErrAmbiguous) {
+			t.Errorf("read at %v, then %v", s.reads, err)
+		}
+	})
+}
+
 // A Send that has proved something has, although its caller left meanwhile.
 func TestOnceBelievesAProofOfACallerThatLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

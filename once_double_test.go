@@ -2,6 +2,7 @@ package ampauth_test
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -66,6 +67,39 @@ func TestOnceIsExactlyOnceUnderItsThreeConditionsOnly(t *testing.T) {
 				synctest.Wait()
 				if n := onceTimes(w.Server, "T"); n != test.want {
 					t.Errorf("performed %d times, want %d", n, test.want)
+				}
+			})
+		})
+	}
+}
+
+// A call of a client without a RetryTransport is a doubt by itself, and overlooked beside one
+// that is seen and proves something. So Send's calls are one client's.
+func TestOnceOverlooksAnotherClientBesideOneThatItSees(t *testing.T) {
+	for name, test := range map[string]struct {
+		beside func(context.Context)
+		want   int
+	}{
+		"alone":                         {func(context.Context) {}, 1},
+		"beside a read":                 {func(ctx context.Context) { call(ctx, oneAttempt(stubAnswer(404)), safe) }, 1},
+		"beside a call that succeeds":   {func(ctx context.Context) { call(ctx, oneAttempt(stubAnswer(200)), mutating) }, 1},
+		"beside a call that is a doubt": {func(ctx context.Context) { call(ctx, oneAttempt(stubAnswer(500)), mutating) }, 1},
+		"beside a call that is a proof": {func(ctx context.Context) { call(ctx, oneAttempt(stubAnswer(429)), mutating) }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+				client := w.client()
+				w.token(client.Tokens)
+				w.Inject(fakeamp.Fault{Route: ampIssue, When: fakeamp.After, Do: fakeamp.Reset})
+				m := issuing(client.Client, w.url+"/api", "T")
+				unseen := issuing(&http.Client{Transport: &ampauth.AuthTransport{Base: w.transport, Source: client.Tokens}}, w.url+"/api", "T")
+				m.Send = func(ctx context.Context) (issuance, error) {
+					test.beside(ctx)
+					return unseen.Send(ctx)
+				}
+				_, err := ampauth.Once(t.Context(), ampauth.RetryConfig{}, m)
+				if n := onceTimes(w.Server, "T"); n != test.want {
+					t.Errorf("performed %d times, want %d: %v", n, test.want, err)
 				}
 			})
 		})

@@ -272,6 +272,103 @@ func TestOnceHeedsRetryAfter(t *testing.T) {
 	})
 }
 
+// The Retry-After of a Send in doubt holds back the next Send, not the reads, and is capped as
+// any other.
+func TestOnceHeedsRetryAfterOfADoubt(t *testing.T) {
+	foreign := func(ctx context.Context, _ int) error { // Once sees the answer, and the error says nothing
+		call(ctx, oneAttempt(stubAnswer(503, "Retry-After", "30")), mutating)
+		return errOnceForeign
+	}
+	for _, test := range []struct {
+		name        string
+		settle      time.Duration
+		header      string // seconds
+		lasts       time.Duration
+		found       time.Duration // from then on; 0: never
+		sends       int
+		from, until time.Duration // of the second Send, or of the end
+		reads       time.Duration // the last one at the earliest
+	}{
+		{name: "longer than Settle", settle: time.Second, header: "30", sends: 2, from: 30 * time.Second, until: 31*time.Second + 1, reads: 30 * time.Second},
+		{name: "within Settle", settle: time.Minute, header: "30", sends: 2, from: onceSettled, until: onceSettled, reads: onceSettled},
+		{name: "there before it is over", settle: time.Minute, header: "30", found: 7 * time.Second, sends: 1, from: 7 * time.Second, until: 8 * time.Second, reads: 7 * time.Second},
+		{name: "there behind Settle, and before it is over", settle: time.Second, header: "30", found: 7 * time.Second, sends: 1, from: 7 * time.Second, until: 8 * time.Second, reads: 7 * time.Second},
+		{name: "above the cap", settle: time.Second, header: "61", sends: 1, from: time.Second + 1, until: time.Second + 1, reads: time.Second + 1},
+		{name: "beyond the deadline", settle: time.Second, header: "30", lasts: 20 * time.Second, sends: 1, from: 18 * time.Second, until: 20 * time.Second, reads: 18 * time.Second},
+		{name: "seen, and not told", settle: time.Second, sends: 2, from: 30 * time.Second, until: 31*time.Second + 1, reads: 30 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				if test.lasts > 0 {
+					ctx = ampWithin(t, test.lasts)
+				}
+				var sends, reads []time.Duration
+				began := time.Now()
+				_, err := ampauth.Once(ctx, onceWaits, ampauth.Mutation[int]{
+					Settle: test.settle,
+					Send: func(ctx context.Context) (int, error) {
+						if sends = append(sends, time.Since(began)); len(sends) > 1 {
+							return 0, nil
+						}
+						if test.header == "" {
+							return 0, foreign(ctx, 1)
+						}
+						return 0, onceStatus(503, "Retry-After", test.header)
+					},
+					Find: func(context.Context) (int, bool, error) {
+						reads = append(reads, time.Since(began))
+						return 0, test.found > 0 && time.Since(began) >= test.found, nil
+					},
+				})
+				end := time.Since(began)
+				if len(sends) != test.sends || end < test.from || end > test.until || reads[len(reads)-1] < test.reads {
+					t.Errorf("sent at %v, read at %v, ended at %v with %v", sends, reads, end, err)
+				}
+				for i := range reads {
+					if i > 0 && reads[i]-reads[i-1] > time.Second {
+						t.Errorf("nobody read from %v to %v", reads[i-1], reads[i])
+					}
+				}
+				if test.sends > 1 || test.found > 0 {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				if e := stubError(t, err); errors.Is(err, ampauth.ErrAmbiguous) || e.Outcome != ampauth.Unprocessed || e.RetryAfter == 0 || e.StatusCode != 503 {
+					t.Errorf("got %v, want that it was not performed, and how long to wait", err)
+				}
+			})
+		})
+	}
+}
+
+// No Settle is too long to count with, and none has it read without a wait.
+func TestOnceReadsWithItsWaitsHoweverLongSettleIs(t *testing.T) {
+	const hour = time.Hour
+	for _, settle := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 / 2, 200 * 365 * 24 * hour} {
+		for name, s := range map[string]onceScript{
+			"in doubt":           {send: []error{io.EOF}},
+			"first read":         {Mutation: ampauth.Mutation[string]{FindFirst: true}},
+			"reads that fail":    {send: []error{io.EOF}, find: failingUntil(forEver)},
+			"then taken":         {Mutation: ampauth.Mutation[string]{FindFirst: true}, send: []error{onceStatus(409)}},
+			"with a Retry-After": {send: []error{onceStatus(503, "Retry-After", "30")}},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				s.Settle = settle
+				_, err := s.run(ampWithin(t, hour), onceWaits)
+				if !errors.Is(err, ampauth.ErrAmbiguous) || len(s.sends) > 1 {
+					t.Errorf("Settle %v, %s: %d Sends, %v", settle, name, len(s.sends), err)
+				}
+				if n := len(s.reads); n < 3600 || n > 20*3600 || s.reads[n-1] < hour-2*time.Second {
+					t.Errorf("Settle %v, %s: %d reads in an hour, the last one at %v", settle, name, n, s.reads[n-1])
+				}
+			})
+		}
+	}
+}
+
 // A caller without the time for the next step hears at once how far it is.
 func TestOnceNeverSleepsIntoTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -44,7 +44,7 @@ func Retry[T any](ctx context.Context, cfg RetryConfig, op func(context.Context)
 		if err := ended(ctx); err != nil {
 			return zero, leftAfter(n-1, err, last)
 		}
-		value, err := withinTime(ctx, cfg.Timeout, op)
+		value, err := withinTime(ctx, cfg.Timeout, "Retry.Timeout", op)
 		if err == nil {
 			return value, nil
 		}
@@ -86,10 +86,10 @@ func leftAfter(n int, ctxErr, err error) error {
 	return e
 }
 
-// withinTime makes one attempt, which has so much time.
-func withinTime[T any](ctx context.Context, timeout time.Duration, op func(context.Context) (T, error)) (T, error) {
+// withinTime makes one attempt, which has so much time by a setting.
+func withinTime[T any](ctx context.Context, timeout time.Duration, setting string, op func(context.Context) (T, error)) (T, error) {
 	attemptCtx := ctx
-	cause := attemptTimeout{limit: timeout, setting: "Retry.Timeout", of: new(int8)}
+	cause := attemptTimeout{limit: timeout, setting: setting, of: new(int8)}
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		attemptCtx, cancel = context.WithTimeoutCause(ctx, timeout, cause)
@@ -102,7 +102,11 @@ func withinTime[T any](ctx context.Context, timeout time.Duration, op func(conte
 		err = &Error{Op: "request", Kind: ErrAmbiguous, Err: clean(err)}
 	case ctx.Err() == nil && context.Cause(attemptCtx) == error(cause):
 		late := &Error{Op: "request", Kind: ErrTimeout, Limit: timeout, Err: cause.ofNobody()}
-		if err != context.DeadlineExceeded && err != error(cause) {
+		switch {
+		case err == context.DeadlineExceeded, err == error(cause):
+		case strings.Contains(causeText(err), cause.Error()): // once is enough
+			late.Err = hidden(cause.Error(), err)
+		default:
 			late.Err = &sequence{late.Err, ": ", clean(err)}
 		}
 		err = late

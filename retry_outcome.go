@@ -134,9 +134,9 @@ func (c *call) repeatable(r *result) bool {
 func (c *call) ended(resp *http.Response, err error) callEnd {
 	end := callEnd{outcome: c.last.outcome, status: c.last.status(), retryAfter: c.last.retryAfter}
 	if err != nil {
-		end = callEnd{}
+		end = callEnd{err: err}
 		if e, ok := errors.AsType[*Error](err); ok {
-			end = callEnd{e.Outcome, e.StatusCode, e.RetryAfter}
+			end = callEnd{e.Outcome, e.StatusCode, e.RetryAfter, err}
 		}
 	}
 	if c.operation != SafeOperation && (c.earlier == Ambiguous || resp != nil && c.last.several) {

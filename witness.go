@@ -2,22 +2,26 @@ package ampauth
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"time"
 )
 
-// A witness sees the calls that RetryTransports make in one Send of [Once], by whatever
-// client. It is in Send's context, and not in those of the layers below a call: what they
-// send on the way is part of the call. A nil witness sees nothing.
+// A witness sees the calls that RetryTransports make in one Send or Find of [Once], by
+// whatever client. It is in the context of that, and not in those of the layers below a call:
+// what they send on the way is part of the call. A nil witness sees nothing.
 type witness struct {
 	outer *witness // of a Once whose Send this one is a part of
 
 	mu       sync.Mutex // guards what follows; never held while talking to the network
 	open     int        // calls that have not ended
-	doubts   int        // calls that may have performed something
-	changes  int        // calls that performed nothing, and could have: all but reads
-	furthest callEnd    // of those that performed nothing
+	doubts   int        // calls that may have performed something, reads too
+	changes  int        // calls that are no reads
+	furthest callEnd    // of those that are no reads
+	answered bool       // one that is no read, with success or a redirect
 	succeeds bool       // a mutation was answered with success
+	blind    int        // calls whose end does not show what is there
+	blindest callEnd    // the last of them
 }
 
 // A callEnd is how far a call got.
@@ -25,6 +29,17 @@ type callEnd struct {
 	outcome    Outcome
 	status     int
 	retryAfter time.Duration
+	err        error // in place of an answer
+}
+
+// showsWhatIsThere reports whether a call that ended so has shown what there is, and that
+// there is no more.
+func (e callEnd) showsWhatIsThere() bool {
+	switch e.status {
+	case http.StatusNotModified, http.StatusNotFound, http.StatusGone:
+		return e.err == nil
+	}
+	return e.err == nil && e.status/100 == 2
 }
 
 // provesNothingDone reports whether a call that ended so has performed nothing.
@@ -36,6 +51,14 @@ func (e callEnd) provesNothingDone() bool {
 		return e.status/100 == 4 && e.status != 408
 	}
 	return false
+}
+
+// extent orders the ends of calls by what may have been performed.
+func (e callEnd) extent() int {
+	if e.provesNothingDone() {
+		return int(e.outcome)
+	}
+	return int(Answered) + 1
 }
 
 // turnedAway reports whether what ended so was not looked at, so that it may be another time.
@@ -81,28 +104,49 @@ func (w *witness) began() { w.note(func(w *witness) { w.open++ }) }
 func (w *witness) ended(end callEnd, op Operation) {
 	w.note(func(w *witness) {
 		w.open--
-		switch {
-		case !end.provesNothingDone():
-			w.doubts++
-			w.succeeds = w.succeeds || op == MutatingOperation && end.outcome == Answered && end.status/100 == 2
-			return
-		case op != SafeOperation:
-			w.changes++
+		if !end.showsWhatIsThere() {
+			w.blind++
+			w.blindest = end
 		}
-		if end.outcome >= w.furthest.outcome {
+		if !end.provesNothingDone() {
+			w.doubts++
+		}
+		if op == SafeOperation { // which says nothing of the others
+			return
+		}
+		w.changes++
+		w.answered = w.answered || end.err == nil && end.status < 400
+		w.succeeds = w.succeeds || op == MutatingOperation && end.outcome == Answered && end.err == nil && end.status/100 == 2
+		retryAfter := max(w.furthest.retryAfter, end.retryAfter)
+		if end.extent() >= w.furthest.extent() || w.changes == 1 {
 			w.furthest = end
 		}
+		w.furthest.retryAfter = retryAfter
+	})
+}
+
+// brokeOff notes that an answer broke off. Of what was performed it says no less.
+func (w *witness) brokeOff(end callEnd) {
+	w.note(func(w *witness) {
+		w.blind++
+		w.blindest = end
 	})
 }
 
 // followed notes that a redirect, which a read was answered with, is followed: it counts by
 // where it leads.
-func (w *witness) followed() { w.note(func(w *witness) { w.doubts-- }) }
+func (w *witness) followed() {
+	w.note(func(w *witness) {
+		w.doubts--
+		w.blind--
+	})
+}
 
 // A testimony is what a witness has seen.
 type testimony struct {
 	doubt    bool // something may have been performed
 	proof    bool // nothing was, by what could have
+	fails    bool // by what could have performed it
 	succeeds bool
 	furthest callEnd
 }
@@ -111,5 +155,21 @@ func (w *witness) testify() testimony {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	doubt := w.open > 0 || w.doubts > 0
-	return testimony{doubt, !doubt && w.changes > 0, w.succeeds, w.furthest}
+	return testimony{
+		doubt:    doubt,
+		proof:    !doubt && w.changes > 0,
+		fails:    !w.answered && (w.open > 0 || w.changes > 0),
+		succeeds: w.succeeds,
+		furthest: w.furthest,
+	}
+}
+
+// blindRead returns how a call ended after which what was not found may be there all the same.
+func (w *witness) blindRead() (end callEnd, found bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.blind > 0 {
+		return w.blindest, true
+	}
+	return callEnd{}, w.open > 0
 }

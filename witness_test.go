@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -103,7 +104,14 @@ func TestOnceSeesHowFarTheCallsOfASendGot(t *testing.T) {
 		{"a doubt behind a proof", calling(oneAttempt(stubAnswer(400), stubAnswer(500)), mutating, mutating), doubt},
 		{"a read behind a doubt", calling(oneAttempt(stubBreak(errStubReset), stubRefuse()), mutating, safe), doubt},
 		{"a read that succeeded, and then a proof", calling(oneAttempt(stubAnswer(200), stubAnswer(400)), safe, mutating), doubt},
-		{"a read that failed, and then a proof", calling(oneAttempt(stubAnswer(404), stubAnswer(429)), safe, mutating), ends},
+		{"a read that failed, and then 429", calling(oneAttempt(stubAnswer(404), stubAnswer(429)), safe, mutating), again},
+		{"a read that failed, and then 421", calling(oneAttempt(stubAnswer(400), stubAnswer(421)), safe, mutating), again},
+		{"a read that failed, and then 425", calling(oneAttempt(stubAnswer(403), stubAnswer(425)), safe, mutating), again},
+		{"a read that failed, and then not sent", calling(oneAttempt(stubAnswer(404), stubRefuse()), safe, mutating), again},
+		{"a read that failed, and then 400", calling(oneAttempt(stubAnswer(429), stubAnswer(400)), safe, mutating), ends},
+		{"429, and then a read that failed", calling(oneAttempt(stubAnswer(429), stubAnswer(404)), mutating, safe), again},
+		{"400, and then a read that was not sent", calling(oneAttempt(stubAnswer(400), stubRefuse()), mutating, safe), ends},
+		{"400, and then 429", calling(oneAttempt(stubAnswer(400), stubAnswer(429)), mutating, idempotent), ends},
 		{"proofs alone", calling(oneAttempt(stubRefuse(), stubAnswer(429)), mutating, mutating), again},
 		{"reads alone", calling(oneAttempt(stubAnswer(404)), safe), doubt},
 		{"reads alone, and their error", func(ctx context.Context, _ int) error {
@@ -196,6 +204,189 @@ func twice(first, second stubStep) http.RoundTripper {
 		}
 		return second(req)
 	})
+}
+
+// Send says that it was performed, and all that Once sees says that it was not, as where a
+// generated client has no error for a 503. Then it is read before anything is sent again.
+func TestOnceBelievesNoSendThatHidesAFailure(t *testing.T) {
+	none := stubScript(stubAnswer(400)) // of a client that Once does not see
+	for _, test := range []struct {
+		name         string
+		send         func(context.Context, int) error
+		sends, reads int // reads: 0, or at least so many
+		is           error
+	}{
+		{"201", calling(oneAttempt(stubAnswer(201)), mutating), 1, 0, nil},
+		{"200 to what can be repeated", calling(oneAttempt(stubAnswer(200)), idempotent), 1, 0, nil},
+		{"303", calling(oneAttempt(stubAnswer(303, "Location", "/done")), mutating), 1, 0, nil},
+		{"404 to what looks first, and then 201", calling(oneAttempt(stubAnswer(404), stubAnswer(201)), safe, mutating), 1, 0, nil},
+		{"409, and then another way", calling(oneAttempt(stubAnswer(409), stubAnswer(201)), mutating, mutating), 1, 0, nil},
+		{"201, and then something that failed", calling(oneAttempt(stubAnswer(201), stubAnswer(500)), mutating, mutating), 1, 0, nil},
+		{"broken, and then 200", calling(&ampauth.RetryTransport{Base: stubScript(stubBreak(errStubReset), stubAnswer(200))}, idempotent), 1, 0, nil},
+		{"nothing that was seen", calling(none, mutating), 1, 0, nil},
+		{"reads alone", calling(oneAttempt(stubAnswer(503)), safe), 1, 0, nil},
+
+		{"400", calling(oneAttempt(stubAnswer(400)), mutating), 1, 1, ampauth.ErrRequestFailed},
+		{"404 to what can be repeated", calling(oneAttempt(stubAnswer(404)), idempotent), 1, 1, ampauth.ErrRequestFailed},
+		{"429, and then 201", calling(oneAttempt(stubAnswer(429), stubAnswer(201)), mutating), 2, 1, nil},
+		{"429", calling(oneAttempt(stubAnswer(429)), mutating), 2, 1, ampauth.ErrRateLimited},
+		{"not sent, and then 201", calling(oneAttempt(stubRefuse(), stubAnswer(201)), mutating), 2, 1, nil},
+		{"503, and then 201", calling(oneAttempt(stubAnswer(503), stubAnswer(201)), mutating), 2, 1, nil},
+		{"500", calling(oneAttempt(stubAnswer(500)), mutating), 2, 1, ampauth.ErrRequestFailed},
+		{"408", calling(oneAttempt(stubAnswer(408)), mutating), 2, 1, ampauth.ErrRequestFailed},
+		{"broken, and then 201", calling(oneAttempt(stubBreak(errStubReset), stubAnswer(201)), mutating), 2, 1, nil},
+		{"broken", calling(oneAttempt(stubBreak(errStubReset)), mutating), 2, 1, errStubReset},
+		{"200 to a read, and 503", calling(oneAttempt(stubAnswer(200), stubAnswer(503)), safe, mutating), 2, 1, ampauth.ErrRequestFailed},
+		{"a call that goes on", func(ctx context.Context, n int) error {
+			go call(ctx, oneAttempt(stubStall()), mutating)
+			synctest.Wait()
+			return nil
+		}, 2, 1, ampauth.ErrRequestFailed},
+		{"a faulty configuration", calling(&ampauth.RetryTransport{Retry: ampauth.RetryConfig{MaxAttempts: -1}}, mutating), 1, 1, ampauth.ErrConfig},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg, sends, reads := onceWaits, 0, 0
+				cfg.MaxAttempts = 2
+				value, err := ampauth.Once(t.Context(), cfg, ampauth.Mutation[int]{
+					Send: func(ctx context.Context) (int, error) { sends++; return sends, test.send(ctx, sends) },
+					Find: func(context.Context) (int, bool, error) { reads++; return 0, false, nil },
+				})
+				if sends != test.sends || (reads > 0) != (test.reads > 0) {
+					t.Errorf("%d Sends and %d reads, want %d and %d", sends, reads, test.sends, test.reads)
+				}
+				if (err == nil) != (test.is == nil) || test.is != nil && !errors.Is(err, test.is) || errors.Is(err, ampauth.ErrAmbiguous) {
+					t.Errorf("got (%d, %v), want %v", value, err, test.is)
+				}
+				if err != nil {
+					t.Log(err)
+				}
+			})
+		})
+	}
+}
+
+// What was not found may be there all the same if a call of that Find ended otherwise than in
+// an answer that shows it, whatever Find makes of that.
+func TestOnceTakesNoFailedReadForNotThere(t *testing.T) {
+	broken := func(req *http.Request) (*http.Response, error) {
+		resp, err := stubAnswer(200)(req)
+		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader("[{"), iotest.ErrReader(io.ErrUnexpectedEOF)))
+		return resp, err
+	}
+	redirected := func(ctx context.Context, _ int) error {
+		client := &http.Client{CheckRedirect: ampauth.CheckRedirect, Transport: oneAttempt(stubAnswer(302, "Location", "/api/categories"), stubAnswer(200))}
+		req, _ := http.NewRequestWithContext(ctx, "GET", "https://api.test/api/assets", nil)
+		resp, err := client.Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return err
+	}
+	type find = func(context.Context, int) error
+	tests := map[string]struct {
+		find  find
+		shows bool
+	}{
+		"no call that is seen":            {func(context.Context, int) error { return nil }, true},
+		"the second attempt succeeds":     {calling(&ampauth.RetryTransport{Base: stubScript(stubAnswer(503), stubBreak(errStubReset), stubAnswer(200))}, safe), true},
+		"many pages":                      {calling(oneAttempt(stubAnswer(200)), safe, safe, safe), true},
+		"a list, and none of that name":   {calling(oneAttempt(stubAnswer(200), stubAnswer(404)), safe, safe), true},
+		"a redirect that is followed":     {redirected, true},
+		"a search by POST":                {calling(oneAttempt(stubAnswer(200)), mutating), true},
+		"a redirect that is not followed": {calling(oneAttempt(stubAnswer(302, "Location", "/login")), safe), false},
+		"broken":                          {calling(oneAttempt(stubBreak(errStubReset)), safe), false},
+		"not sent":                        {calling(oneAttempt(stubRefuse()), safe), false},
+		"no token":                        {calling(&ampauth.RetryTransport{Base: &ampauth.AuthTransport{Base: stubScript(stubAnswer(200)), Source: stubNoToken(io.EOF), Origin: "https://api.test"}}, safe), false},
+		"an answer that breaks off":       {calling(oneAttempt(broken), safe), false},
+		"the last page fails": {func(ctx context.Context, n int) error {
+			return calling(oneAttempt(stubAnswer(200), stubAnswer(503)), safe, safe)(ctx, n)
+		}, false},
+		"the first page fails": {func(ctx context.Context, n int) error {
+			return calling(oneAttempt(stubAnswer(503), stubAnswer(200)), safe, safe)(ctx, n)
+		}, false},
+		"a search by POST that fails": {calling(oneAttempt(stubAnswer(500)), mutating), false},
+		"a call that goes on": {func(ctx context.Context, _ int) error {
+			go call(ctx, oneAttempt(stubStall()), safe)
+			synctest.Wait()
+			return nil
+		}, false},
+		"a call that panics": {func(ctx context.Context, _ int) error {
+			defer func() { _ = recover() }()
+			call(ctx, oneAttempt(func(*http.Request) (*http.Response, error) { panic("below") }), safe)
+			return nil
+		}, false},
+	}
+	for status := 200; status < 600; status++ {
+		tests[fmt.Sprint(status)] = struct {
+			find  find
+			shows bool
+		}{calling(oneAttempt(stubAnswer(status)), safe), status < 300 || status == 304 || status == 404 || status == 410}
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sends, reads := 0, 0
+				_, err := ampauth.Once(t.Context(), onceWaits, ampauth.Mutation[int]{
+					Send: func(context.Context) (int, error) {
+						if sends++; sends == 1 {
+							return 0, io.EOF
+						}
+						return 0, nil
+					},
+					Find:   func(ctx context.Context) (int, bool, error) { reads++; return 0, false, test.find(ctx, reads) },
+					Settle: time.Second,
+				})
+				if test.shows != (err == nil) || test.shows != (sends == 2) || !test.shows && !errors.Is(err, ampauth.ErrAmbiguous) {
+					t.Errorf("%d Sends and %d reads, then %v", sends, reads, err)
+				}
+				if e, ok := errors.AsType[*ampauth.Error](err); ok && !strings.Contains(e.Error(), "reading failed") {
+					t.Errorf("%v does not say that reading failed", err)
+				}
+			})
+		})
+	}
+	// What is found is there, whatever else went wrong.
+	synctest.Test(t, func(t *testing.T) {
+		_, err := ampauth.Once(t.Context(), onceWaits, ampauth.Mutation[int]{
+			Send: func(context.Context) (int, error) { return 0, io.EOF },
+			Find: func(ctx context.Context) (int, bool, error) {
+				call(ctx, oneAttempt(stubAnswer(503)), safe)
+				return 1, true, nil
+			},
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// An answer of success that breaks off is never sent again where a RetryTransport saw it, even
+// if nothing is found. Another client's is a doubt like any other.
+func TestOnceNeverSendsAgainWhatItSawAnsweredWithSuccess(t *testing.T) {
+	broken := func(req *http.Request) (*http.Response, error) {
+		resp, err := stubAnswer(201)(req)
+		resp.Body = io.NopCloser(iotest.ErrReader(io.ErrUnexpectedEOF))
+		return resp, err
+	}
+	for _, test := range []struct {
+		rt    http.RoundTripper
+		sends int
+	}{{oneAttempt(broken), 1}, {stubScript(broken), 2}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := sighted(t.Context(), func(ctx context.Context, _ int) error {
+				resp, err := test.rt.RoundTrip(stubRequest(ctx, mutating, []byte("x")))
+				if err != nil {
+					return err
+				}
+				_, err = io.ReadAll(resp.Body)
+				return err
+			})
+			if s.sends != test.sends || s.reads < 2 || errors.Is(s.err, ampauth.ErrAmbiguous) != (test.sends == 1) {
+				t.Errorf("%d Sends, want %d, and %d reads: %v", s.sends, test.sends, s.reads, s.err)
+			}
+		})
+	}
 }
 
 // A redirect that a read followed counts by where it led.
