@@ -157,7 +157,7 @@ func (o *once[T]) run() (T, error) {
 		if !o.end.doubt {
 			settled = time.Time{}
 		}
-		if o.end.doubt || o.maybe && o.end.outcome == Answered { // a 4xx may say that it is there already
+		if o.end.doubt || o.maybeTaken() {
 			if value, known, err := o.find(settled, next); known {
 				return value, err
 			}
@@ -174,6 +174,11 @@ func (o *once[T]) run() (T, error) {
 		}
 		pace.Sleep(o.ctx, wait)
 	}
+}
+
+// maybeTaken reports whether a 4xx may say that a Send before it was performed.
+func (o *once[T]) maybeTaken() bool {
+	return o.maybe && !o.end.doubt && !o.end.again && o.end.outcome == Answered
 }
 
 // send makes one Send and judges how it ended.
@@ -279,6 +284,8 @@ func (o *once[T]) find(settled, next time.Time) (value T, known bool, err error)
 			return found, true, nil
 		case err == nil:
 			absent, reading = absent || isLate, errNotFoundYet
+		case ended(o.ctx) != nil: // which is why
+			continue
 		default:
 			if isLate {
 				late++

@@ -36,7 +36,7 @@ func (o *once[T]) notPerformed(end error) error {
 	case o.sends == 1 && end == nil:
 		return o.last
 	default:
-		if e.Err = o.causes(); o.maybe && o.end.outcome == Answered {
+		if e.Err = o.causes(); o.maybeTaken() {
 			e.Err, e.absent = beforeThat(errNotFound, e.Err), true
 		}
 		if e.Outcome = o.end.outcome; e.Outcome == NotSent && o.before != nil {
