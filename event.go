@@ -2,6 +2,7 @@ package ampauth
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/kept"
@@ -80,6 +81,28 @@ type Event struct {
 	Elapsed time.Duration // how long a login or refresh took
 	Wait    time.Duration // how long was waited before a request is sent again
 	Err     error         // an *Error; nil if it went well
+}
+
+// ErrorType names what went wrong in one word of a small fixed vocabulary, as [Error] does,
+// for the labels of metrics; "" if it went well. Of a login or refresh, whose Kind says no
+// more than that it failed, it names why: the word of the first cause, or "credentials_refused".
+func (e Event) ErrorType() string {
+	err, ours := e.Err.(*Error)
+	switch {
+	case e.Err == nil:
+		return ""
+	case !ours:
+		return new(Error).ErrorType()
+	case err.Kind != ErrObtainFailed && err.Kind != ErrRefreshFailed:
+		return err.ErrorType()
+	}
+	if errors.Is(err, ErrCredentialsRefused) {
+		return "credentials_refused"
+	}
+	for cause, ok := errors.AsType[*Error](err.Err); ok; cause, ok = errors.AsType[*Error](err.Err) {
+		err = cause
+	}
+	return err.ErrorType()
 }
 
 // A listener is told of events and counts them, so that both agree. The zero value counts.

@@ -247,3 +247,82 @@ func TestEventsAndCountersAgree(t *testing.T) {
 		}
 	})
 }
+
+// The Kind of a login's error says no more than that it failed.
+func TestWhyALoginFailedIsToldInOneWord(t *testing.T) {
+	for word, set := range map[string]func(w *ampWorld, cfg *ampauth.Config){
+		"credentials_refused": func(w *ampWorld, _ *ampauth.Config) {
+			w.Inject(fakeamp.Fault{Route: ampObtain, Status: 400})
+		},
+		"request_failed": func(w *ampWorld, _ *ampauth.Config) {
+			w.Inject(fakeamp.Fault{Route: ampObtain, Status: 503})
+		},
+		"rate_limited": func(w *ampWorld, _ *ampauth.Config) {
+			w.Inject(fakeamp.Fault{Route: ampObtain, Status: 429})
+		},
+		"timeout": func(w *ampWorld, cfg *ampauth.Config) {
+			cfg.Retry.Timeout = time.Second
+			w.Inject(fakeamp.Fault{Route: ampObtain, Delay: time.Hour})
+		},
+		"serialization": func(w *ampWorld, cfg *ampauth.Config) {
+			w.over(func(http.RoundTripper, *http.Request) (*http.Response, error) {
+				return stubResponse(200, "no token"), nil
+			})(cfg)
+		},
+	} {
+		t.Run(word, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+				var log eventLog
+				m := w.manager(log.into, func(cfg *ampauth.Config) {
+					cfg.Retry.MaxAttempts = 1
+					set(w, cfg)
+				})
+				if _, err := m.Token(t.Context()); err == nil {
+					t.Fatal("logged in")
+				}
+				if told := log.named(ampauth.EventObtain); len(told) != 1 || told[0].ErrorType() != word {
+					t.Errorf("told %+v, want %q", told, word)
+				}
+			})
+		})
+	}
+}
+
+func TestWhyIsThatOfTheLastAttemptOfTheLastCall(t *testing.T) {
+	for status, word := range map[int]string{400: "credentials_refused", 503: "request_failed"} {
+		ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+			var log eventLog
+			m := w.manager(log.into, func(cfg *ampauth.Config) {
+				cfg.Retry = ampauth.RetryConfig{MaxAttempts: 2, BaseDelay: 1, Timeout: time.Second}
+			})
+			w.token(m)
+			w.Inject(fakeamp.Fault{Route: ampRefresh, Delay: time.Hour}, fakeamp.Fault{Route: ampObtain, Delay: time.Hour}, fakeamp.Fault{Route: ampObtain, Status: status})
+			_, _ = m.Refresh(t.Context())
+			obtains, refreshes := log.named(ampauth.EventObtain), log.named(ampauth.EventRefresh)
+			if len(obtains) != 2 || obtains[0].ErrorType() != "" || obtains[1].ErrorType() != word {
+				t.Errorf("told %+v, want %q last", obtains, word)
+			}
+			if len(refreshes) != 1 || refreshes[0].ErrorType() != "timeout" {
+				t.Errorf("told %+v, want one refresh that took too long", refreshes)
+			}
+		})
+	}
+}
+
+func TestWordOfAnEventIsThatOfItsError(t *testing.T) {
+	for _, test := range []struct {
+		event ampauth.Event
+		want  string
+	}{
+		{ampauth.Event{Name: ampauth.EventObtain}, ""},
+		{ampauth.Event{Name: ampauth.EventObtain, Err: &ampauth.Error{Kind: ampauth.ErrObtainFailed, Err: io.EOF}}, "obtain_failed"},
+		{ampauth.Event{Name: ampauth.EventRefresh, Err: &ampauth.Error{Kind: ampauth.ErrRefreshFailed}}, "refresh_failed"},
+		{ampauth.Event{Name: ampauth.EventAmbiguous, Err: &ampauth.Error{Kind: ampauth.ErrAmbiguous, Err: &ampauth.Error{Kind: ampauth.ErrTimeout}}}, "ambiguous"},
+		{ampauth.Event{Name: ampauth.EventStore, Err: &ampauth.Error{Kind: ampauth.ErrStore}}, "store"},
+		{ampauth.Event{Name: ampauth.EventStore, Err: io.EOF}, "_OTHER"},
+	} {
+		if got := test.event.ErrorType(); got != test.want {
+			t.Errorf("%+v: got %q, want %q", test.event, got, test.want)
+		}
+	}
+}
