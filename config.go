@@ -54,8 +54,9 @@ type Config struct {
 	// request fails by them.
 	Store TokenStore
 
-	// Logger gets debug records of attempts, info of logins, warnings of
-	// exhaustion and refused credentials, no secrets. If nil, nothing is logged.
+	// Logger gets debug records of attempts, info of logins, warnings of logins and
+	// refreshes that fail, of calls that are given up or in doubt, and of faults of the
+	// Store; no secrets. If nil, nothing is logged.
 	Logger *slog.Logger
 
 	// OnEvent is told of logins, repeats, calls that end in doubt or are given up, and

@@ -68,8 +68,8 @@ type RetryTransport struct {
 	// Classify says what a request is. If nil, ClassifyAMP.
 	Classify func(*http.Request) Operation
 
-	// Logger gets a debug record for each attempt and a warning when attempts are
-	// exhausted. If nil, nothing is logged.
+	// Logger gets a debug record for each attempt, and a warning when attempts are
+	// exhausted or a mutation is in doubt. If nil, nothing is logged.
 	Logger *slog.Logger
 
 	// OnEvent is told of requests that are sent again, of those that end in doubt, and of

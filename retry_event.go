@@ -53,6 +53,7 @@ func (c *call) raiseEnd(err error) {
 	switch {
 	case errors.Is(err, ErrAmbiguous) && !wasNotSent(err): // not a doubt of a TokenSource's
 		e.Name = EventAmbiguous
+		c.warn("a mutation may have been performed", &c.last)
 	case c.gaveUp != notGivenUp:
 		e.Name, e.Reason = EventExhausted, c.gaveUp.String()
 	default:

@@ -194,6 +194,16 @@ func TestAttemptsAreLoggedWithoutWhatTheyCarry(t *testing.T) {
 	})
 }
 
+func TestMutationInDoubtIsWarnedOf(t *testing.T) {
+	var log bytes.Buffer
+	rt := &ampauth.RetryTransport{Base: stubScript(stubBreak(io.EOF)), Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	_, err := rt.RoundTrip(stubRequest(t.Context(), ampauth.MutatingOperation, nil))
+	stubError(t, err, ampauth.ErrAmbiguous)
+	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "may have been performed") {
+		t.Errorf("want one warning that says so:\n%s", text)
+	}
+}
+
 func TestNothingIsWarnedOfWhenARetryHelps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
