@@ -224,6 +224,26 @@ func TestOnceCountsAReadFromItsBeginning(t *testing.T) {
 	})
 }
 
+// A read that begins at the very end of Settle is one too early.
+func TestOnceDoesNotCountAReadThatBeginsAtTheEndOfSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sends []time.Duration
+		began := time.Now()
+		_, err := ampauth.Once(t.Context(), ampauth.RetryConfig{BaseDelay: 1, MaxDelay: 1}, ampauth.Mutation[int]{
+			Send: func(context.Context) (int, error) {
+				if sends = append(sends, time.Since(began)); len(sends) > 1 {
+					return 0, nil
+				}
+				return 0, io.EOF
+			},
+			Find: func(context.Context) (int, bool, error) { time.Sleep(5 * time.Second); return 0, false, nil },
+		})
+		if err != nil || sends[1] != 70*time.Second {
+			t.Errorf("sent at %v, %v; want the second behind a read that began at 1m5s", sends, err)
+		}
+	})
+}
+
 // Who was cut off, and says that nothing is there, has not read all there is.
 func TestOnceDoesNotBelieveAReadThatWasCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

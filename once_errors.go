@@ -104,7 +104,7 @@ func inWords(err error, waits bool) error {
 	}
 	text := said.text(true)
 	switch e.Kind {
-	case ErrAmbiguous, ErrRequestFailed, ErrRateLimited:
+	case ErrAmbiguous, ErrRequestFailed, ErrRateLimited, ErrTimeout, ErrObtainFailed:
 		if details := said.details(); details != "" {
 			text = details
 		}
