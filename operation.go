@@ -90,7 +90,9 @@ func operationOf(classify func(*http.Request) Operation, req *http.Request) Oper
 }
 
 // WithoutRetry returns a context whose requests are attempted once. It is for
-// clients that retry by themselves. The replay after a refused token stays.
+// clients that retry by themselves. These must not repeat an error that Is [ErrAmbiguous],
+// nor an answer for which [ResponseError] makes one: that would perform a mutation twice.
+// The replay after a refused token stays.
 func WithoutRetry(ctx context.Context) context.Context {
 	return context.WithValue(ctx, noRetryKey{}, true)
 }
