@@ -167,6 +167,7 @@ func TestOriginAdmitsItselfInAnySpellingAndNothingElse(t *testing.T) {
 
 // originRules is all that Parse can say: none has room for the input.
 var originRules = []string{
+	"must not hold line breaks or control characters", "must not begin or end with white space", "must not hold characters that nobody sees",
 	"", "is required", "is not a URL", "must be an absolute https URL", "must not hold user information", "must not hold a query",
 	"must not hold a fragment", "must hold a valid port", "must use https (plain http only for loopback, or with AllowHTTP)",
 }
