@@ -126,6 +126,23 @@ func TestOnceReadsOnceMoreBeforeTheDeadline(t *testing.T) {
 			}
 		})
 	}
+	// Reads that take long, and end with their context, begin as long before it.
+	synctest.Test(t, func(t *testing.T) {
+		const took = 5 * time.Second
+		began := time.Now()
+		_, err := ampauth.Once(ampWithin(t, lasts), ampauth.RetryConfig{BaseDelay: time.Hour, MaxDelay: time.Hour}, ampauth.Mutation[int]{
+			Send: func(context.Context) (int, error) { return 0, io.EOF },
+			Find: func(ctx context.Context) (int, bool, error) {
+				if time.Since(began) == 0 {
+					return 0, !onceSleep(ctx, took), ctx.Err()
+				}
+				return 0, onceSleep(ctx, took-time.Second), ctx.Err()
+			},
+		})
+		if end := time.Since(began); err != nil || end > lasts {
+			t.Errorf("after %v: %v", end, err)
+		}
+	})
 	// A server that asks for more time than there is gets no read before that.
 	synctest.Test(t, func(t *testing.T) {
 		s := onceScript{send: []error{errOnceDoubt}, find: func(time.Duration) (bool, error) {
@@ -240,6 +257,22 @@ func TestOnceDoesNotCountAReadThatBeginsAtTheEndOfSettle(t *testing.T) {
 		})
 		if err != nil || sends[1] != 70*time.Second {
 			t.Errorf("sent at %v, %v; want the second behind a read that began at 1m5s", sends, err)
+		}
+	})
+}
+
+// However long a read takes to fail: MaxAttempts of them that count are made.
+func TestOnceGivesUpReadingAfterMaxAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, reads := onceWaits, 0
+		cfg.MaxAttempts = 5
+		_, err := ampauth.Once(t.Context(), cfg, ampauth.Mutation[int]{
+			Send:   func(context.Context) (int, error) { return 0, io.EOF },
+			Find:   func(ctx context.Context) (int, bool, error) { reads++; <-ctx.Done(); return 0, false, ctx.Err() },
+			Settle: time.Second,
+		})
+		if reads != 6 || !errors.Is(err, ampauth.ErrAmbiguous) { // the first one began too early
+			t.Errorf("%d reads, then %v", reads, err)
 		}
 	})
 }

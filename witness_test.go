@@ -474,6 +474,28 @@ func TestOnceSeesTheSendsOfAnInnerOnce(t *testing.T) {
 	}
 }
 
+// The reads of an inner one are no calls of the outer Send.
+func TestOnceSeesNoReadOfAnInnerOnce(t *testing.T) {
+	for _, status := range []int{200, 503} {
+		synctest.Test(t, func(t *testing.T) {
+			s := sighted(t.Context(), func(ctx context.Context, _ int) error {
+				_, _ = ampauth.Once(ctx, onceWaits, ampauth.Mutation[int]{
+					Send: func(context.Context) (int, error) { return 0, errOnceForeign },
+					Find: func(ctx context.Context) (int, bool, error) {
+						call(ctx, oneAttempt(stubAnswer(status)), safe)
+						return 0, true, nil
+					},
+				})
+				call(ctx, oneAttempt(stubAnswer(400)), mutating)
+				return nil
+			})
+			if s.sends != 1 || s.reads != 0 {
+				t.Errorf("an inner read of %d: %d Sends and %d reads, %v", status, s.sends, s.reads, s.err)
+			}
+		})
+	}
+}
+
 func TestResponseErrorSaysWhatAnAnswerMeans(t *testing.T) {
 	request := func(method, path string) *http.Request {
 		req, _ := http.NewRequest(method, "https://amp.test/api"+path, nil)
