@@ -72,11 +72,10 @@ func TestOnceProcess(t *testing.T) {
 type lateAMP struct {
 	*fakeamp.Server
 
-	mu         sync.Mutex // guards what follows
-	generation int        // of the process that runs
-	began      time.Time  // that process, or a little earlier
-	arrived    int        // issuances
-	pending    []lateIssuance
+	mu      sync.Mutex  // guards what follows
+	began   []time.Time // each process, or a little earlier: the last one runs
+	arrived int         // issuances
+	pending []lateIssuance
 }
 
 type lateIssuance struct {
@@ -95,7 +94,7 @@ func (a *lateAMP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.arrived++
-	if generation < a.generation && time.Since(a.began) > onceCrashSettle {
+	if a.isSettled(generation, time.Now()) {
 		panic(http.ErrAbortHandler) // what is on its way for longer than Settle is never performed
 	}
 	body, err := io.ReadAll(r.Body)
@@ -118,12 +117,17 @@ func (a *lateAMP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// performDue performs what is due, and what an earlier process has sent if the one that
-// runs may rely on it. a.mu is held.
+// isSettled reports whether the process after that of a generation may rely on what has been
+// performed by now. a.mu is held.
+func (a *lateAMP) isSettled(generation int, now time.Time) bool {
+	return generation+1 < len(a.began) && now.After(a.began[generation+1].Add(onceCrashSettle))
+}
+
+// performDue performs what is due, and what somebody may rely on. a.mu is held.
 func (a *lateAMP) performDue(now time.Time) {
 	var left []lateIssuance
 	for _, p := range a.pending {
-		if now.Before(p.due) && (p.generation == a.generation || now.Before(a.began.Add(onceCrashSettle))) {
+		if now.Before(p.due) && !a.isSettled(p.generation, now) {
 			left = append(left, p)
 			continue
 		}
@@ -136,9 +140,8 @@ func (a *lateAMP) performDue(now time.Time) {
 func (a *lateAMP) start() (generation int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.generation++
-	a.began = time.Now()
-	return a.generation
+	a.began = append(a.began, time.Now())
+	return len(a.began) - 1
 }
 
 // Processes are killed at any point of it, and others go on at once with FindFirst.
