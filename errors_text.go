@@ -76,8 +76,8 @@ func (s *sequence) Unwrap() []error {
 
 // causeText is the part of a foreign error's text that cannot hold a secret.
 // net/http quotes what a server sent and what a URL holds, so the text ends where a
-// quotation or query begins, or a control character is. The exceptions are textproto.ProtocolError, and what a
-// proxy says when it refuses a CONNECT.
+// quotation or query begins, or a control character is. The exceptions are
+// textproto.ProtocolError, and what a proxy says when it refuses a CONNECT.
 func causeText(err error) string {
 	if e, ok := err.(*Error); ok {
 		return e.text(true)

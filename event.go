@@ -3,6 +3,7 @@ package ampauth
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/ampauth/ampauth/internal/kept"
@@ -50,7 +51,7 @@ const (
 	//	"limiter"      the Limiter let no attempt pass
 	//	"retry after"  the server asked for a wait longer than Retry.MaxRetryAfter
 	//	"deadline"     the caller's deadline came, or comes before the end of the wait
-	//	"body"         the request's body cannot be read once more
+	//	"body"         the request's body cannot be sent again
 	//
 	// There is none for a caller who cancelled, or asked for [WithoutRetry].
 	EventExhausted EventName = "exhausted"
@@ -105,7 +106,8 @@ func (e Event) ErrorType() string {
 	return err.ErrorType()
 }
 
-// A listener is told of events and counts them, so that both agree. The zero value counts.
+// A listener is told of events and counts them, so that both agree. Without a function it
+// counts, and no more.
 type listener struct {
 	onEvent func(context.Context, Event)
 	*counters
@@ -139,7 +141,7 @@ const reasonRefused = "refused"
 // count adds an event to the counter that it has.
 func (c *counters) count(e Event) {
 	failed := e.Err != nil
-	counter := &c.storeFaults
+	var counter *atomic.Uint64
 	switch {
 	case e.Name == EventObtain && failed:
 		counter = &c.obtainFailures
@@ -160,7 +162,9 @@ func (c *counters) count(e Event) {
 		counter = &c.ambiguous
 	case e.Name == EventExhausted:
 		counter = &c.exhausted
-	case e.Name == EventRetry:
+	case e.Name == EventStore:
+		counter = &c.storeFaults
+	default: // EventRetry
 		for reason := range c.retries {
 			if e.Reason == retryReason(reason).String() {
 				counter = &c.retries[reason]

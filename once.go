@@ -11,12 +11,12 @@ import (
 // A Mutation is what must be performed exactly once, and the way to find out whether it
 // was. See [Once].
 type Mutation[T any] struct {
-	// Send performs it. Required. Every error of it leaves in doubt whether the mutation
-	// was performed, unless it proves that it was not: see [Once]. It returns one for every
-	// answer that is none: see [ResponseError]. All that it sends goes through one client, in
-	// no goroutine that outlives it, and nothing below repeats a mutation by itself: beside
-	// calls that are seen and prove something, one of another client is overlooked. What can
-	// fail before anything is sent (a body that is encoded) is best done before Once.
+	// Send performs it. Required. It returns an error for every answer but a success: see
+	// [ResponseError]. Each error leaves in doubt whether the mutation was performed, unless
+	// it proves that it was not: see [Once]. Send uses one client, since a call of another
+	// one is not seen; no goroutine of it goes on when it has returned; and nothing below
+	// repeats a mutation by itself. What can fail before anything is sent (the encoding of a
+	// body) is best done before Once.
 	Send func(ctx context.Context) (T, error)
 
 	// Find reads whether the mutation was performed, and returns what Send would have.
@@ -42,50 +42,59 @@ type Mutation[T any] struct {
 const defaultSettle = 60 * time.Second
 
 // Once has a mutation performed exactly once, by reading where nothing else tells. It
-// sends it, at most cfg.MaxAttempts times, and each time but the first only after it has
-// found that those before have done nothing.
+// sends it at most cfg.MaxAttempts times, and again only after it has found that the Sends
+// before have done nothing.
 //
-// Send that returns no error has performed it. Its error proves that nothing was performed
-// if all calls that a [RetryTransport] made for it, whoever's client that is below, ended
-// in an [Outcome] of NotSent, Unprocessed or Rejected, or in a 4xx but 408. A call that has
-// succeeded, a read too, proves nothing; nor do reads alone. Where no call but reads that
-// failed was seen, the error proves it that is, or wraps, an *Error with such an Outcome:
-// [ResponseError] makes one of a response, and a failed login is one. An error that Is
-// [ErrAmbiguous] proves nothing, whatever else it is, and neither does anybody else's.
+// A Send without an error has performed it. An error proves that nothing was performed in
+// two cases:
 //
-// Of those calls the reads do not say what becomes of it: a proof of 4xx, or what [Retry]
-// calls final, ends it; after any other (NotSent, 421, 425, 429) it waits as Retry does, and
-// sends again. A Send without an error all of whose calls, but for reads, were seen to fail
-// leaves a doubt, whatever they prove; then they say what becomes of it.
+//   - A [RetryTransport] made calls for Send, whatever client is above it. Each of them
+//     ended in an [Outcome] of NotSent, Unprocessed or Rejected, or in a 4xx but 408, and at
+//     least one of them was no read.
+//   - No call was seen, or reads alone, which failed; and the error is, or wraps, an *Error
+//     with such an Outcome. [ResponseError] makes one of a response, and a failed login is
+//     one.
+//
+// Everything else is doubt: an error that Is [ErrAmbiguous]; the error of somebody else's
+// client; a call that has succeeded, even a read, beside the one that failed; and a Send
+// without an error whose calls, but for reads, were all seen to fail.
+//
+// After a proof, a 4xx, or what [Retry] calls final, ends it. After NotSent, 421, 425 or 429
+// it waits as Retry does, and sends again.
 //
 // In doubt it reads, at once and then with cfg's backoff, until Find has found the mutation.
-// It sends again if Find, in a read that began later than Settle after the doubtful end,
-// has not. A read that fails is no answer. Nor is "not there" by a Find of which some call
-// was seen to end otherwise than in a 2xx, 304, 404 or 410 that came whole (a redirect that is
-// followed counts by its end, and an attempt that was repeated does not count). Nor is one
-// that finds nothing after Send was answered with success, where a RetryTransport saw that: it
-// is never sent again. A 4xx that follows a doubt may say that the mutation is there already
-// (a name that is taken): then it reads once more.
+// It sends again after a read that began later than Settle after the doubtful end, and has
+// not found it. But "not there" does not count
 //
-// Before it sends again it waits for a RetryAfter, also that of a Send in doubt; reading goes
-// on meanwhile.
+//   - if some call of that Find was seen to end otherwise than in a 2xx, 304, 404 or 410
+//     that came whole (a redirect that is followed counts by its end, and an attempt that
+//     was repeated does not count);
+//   - if a RetryTransport saw that Send was answered with success: that is never sent again.
 //
-// It holds, if three things do: Find sees within Settle what was performed; what is still
-// on its way after Settle is never performed; one caller at a time runs it, in all
-// processes together. Otherwise it may be performed twice.
+// An error of Find does not count either. A 4xx that follows a doubt may say that the
+// mutation is there already (a name that is taken): then it reads once more. Before it sends
+// again it waits for a RetryAfter, also that of a Send in doubt; reading goes on meanwhile.
+//
+// Three things must hold: Find sees within Settle what was performed; what is still on its
+// way after Settle is never performed; one caller at a time runs it, in all processes
+// together. Otherwise it may be performed twice.
 //
 // Send's time is cfg.MutationTimeout, Find's is cfg.Timeout. What they return must not
 // depend on their contexts, which have ended by then: read a response's body in them. Once
-// starts no goroutine; a panic of theirs passes through, and leaves it in doubt.
+// starts no goroutine. A panic in Send or Find passes through, and leaves it in doubt.
 //
-// An error Is ErrAmbiguous if, and only if, the mutation may have been performed: the
-// caller left while it was in doubt (before a deadline it reads once more, a second or as
-// long as a read took ahead of it); a RetryAfter of a read is above the cap or does not fit;
-// reading has failed for as long again as Settle and cfg.MaxAttempts times; or what was
-// answered with success is not found. Find out before it is sent again: by Once with
-// FindFirst. With any other error it was not performed. That of a first Send is returned as it
-// is, any other is an *Error, whose Attempts are the Sends. Errors of Send and Find, and the
-// end of ctx, are in its chain.
+// An error Is ErrAmbiguous if, and only if, the mutation may have been performed. That is so
+// if
+//
+//   - the caller left while it was in doubt. Before a deadline Once reads a last time, a
+//     second ahead of it, or as long as a read took;
+//   - the RetryAfter of a read is above the cap, or ends after the deadline;
+//   - reading has failed for as long again as Settle, and cfg.MaxAttempts times;
+//   - what was answered with success is not found.
+//
+// Find out before it is sent again: by Once with FindFirst. With any other error it was not
+// performed. That of a first Send is returned as it is, any other is an *Error, whose
+// Attempts are the Sends. Errors of Send and Find, and the end of ctx, are in its chain.
 func Once[T any](ctx context.Context, cfg RetryConfig, m Mutation[T]) (T, error) {
 	if err := errors.Join(append(cfg.faults(), m.faults()...)...); err != nil {
 		var zero T

@@ -15,8 +15,7 @@ import (
 
 // Retry calls op until it succeeds, at most cfg.MaxAttempts times, with the same
 // backoff as a [RetryTransport]. It is for work that is not one HTTP request; for a mutation
-// there is [Once]. op
-// gets a context that ends after cfg.Timeout, and must be safe to repeat.
+// there is [Once]. op gets a context that ends after cfg.Timeout, and must be safe to repeat.
 //
 // It repeats an *Error whose Outcome is NotSent, Unprocessed or Rejected, that is a
 // timeout, that tells of a read whose answer broke off, or that holds the status 408 or

@@ -23,13 +23,13 @@ type Stats struct {
 	Retries RetryStats `json:"retries"` // of requests; the attempts of a login are in the log
 	Replays uint64     `json:"replays"` // requests sent again with a new token
 
-	// Ambiguous are the calls that were sent and ended in an error that Is ErrAmbiguous. (A mutation that
-	// was answered 500, 502 or 504 has an answer, and is not counted.)
+	// Ambiguous are the calls that were sent and ended in an error that Is ErrAmbiguous. (A
+	// mutation that was answered 408 or 5xx has an answer, and is not counted.)
 	Ambiguous uint64 `json:"ambiguous"`
 
 	// Exhausted are the calls that were given up although the request could have been sent
 	// again: no attempts or budget left, the limiter, a Retry-After above the cap, the
-	// caller's deadline, a body that cannot be had once more. See EventExhausted.
+	// caller's deadline, a body that cannot be sent again. See EventExhausted.
 	Exhausted uint64 `json:"exhausted"`
 
 	// StoreFaults are the calls of the TokenStore that failed, or found what cannot be

@@ -75,7 +75,7 @@ func refreshes(o Options) (Section, error) {
 		Tables: []Table{t},
 		Pictures: []Picture{{
 			Name: "refresh", Title: fmt.Sprintf("What 99 of 100 requests take at most, while a login takes %s", inSeconds(p.login)),
-			X: "seconds since the token was had", Y: "seconds", LogY: true, Lines: lines,
+			X: "seconds since the token came", Y: "seconds", LogY: true, Lines: lines,
 		}},
 		Goals: []Goal{atMost("p99.9 across a refresh ÷ steady", "itself (x/oauth2: "+asTime(median(theirs[1]))+")", 2, ratio(ours[1], ours[0]), asRatio)},
 	}, nil
