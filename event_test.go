@@ -107,21 +107,30 @@ func TestLoginsAndRefreshesAreTold(t *testing.T) {
 }
 
 func TestLoginWithoutTimeLeftIsToldOnce(t *testing.T) {
-	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
-		var log eventLog
-		m := w.manager(log.into, func(c *ampauth.Config) { c.Retry = ampauth.RetryConfig{MaxAttempts: 1} }, w.over(func(http.RoundTripper, *http.Request) (*http.Response, error) {
-			time.Sleep(time.Hour) // whatever its context says
-			return nil, io.EOF
-		}))
-		if _, err := m.Token(t.Context()); !errors.Is(err, ampauth.ErrTimeout) {
-			t.Errorf("got %v", err)
-		}
-		log.wantLast(t, 1, ampauth.Event{Name: ampauth.EventObtain, Attempt: 1, Elapsed: 30 * time.Second}, ampauth.ErrTimeout)
-		time.Sleep(2 * time.Hour)
-		if s := m.Stats(); len(log.named(ampauth.EventObtain)) != 1 || s.ObtainFailures != 1 {
-			t.Errorf("%+v, counted %d", log.events, s.ObtainFailures)
-		}
-	})
+	for name, late := range map[string]func(base http.RoundTripper, req *http.Request) (*http.Response, error){
+		"and fails in the end": func(http.RoundTripper, *http.Request) (*http.Response, error) { return nil, io.EOF },
+		"and succeeds in the end": func(base http.RoundTripper, req *http.Request) (*http.Response, error) {
+			return base.RoundTrip(req.Clone(context.WithoutCancel(req.Context())))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+				var log eventLog
+				m := w.manager(log.into, func(c *ampauth.Config) { c.Retry = ampauth.RetryConfig{MaxAttempts: 1, Timeout: -1} }, w.over(func(base http.RoundTripper, req *http.Request) (*http.Response, error) {
+					time.Sleep(time.Hour) // whatever its context says
+					return late(base, req)
+				}))
+				if _, err := m.Token(t.Context()); !errors.Is(err, ampauth.ErrTimeout) {
+					t.Errorf("got %v", err)
+				}
+				log.wantLast(t, 1, ampauth.Event{Name: ampauth.EventObtain, Attempt: 1, Elapsed: 2 * time.Minute}, ampauth.ErrTimeout)
+				time.Sleep(2 * time.Hour)
+				if s := m.Stats(); len(log.named(ampauth.EventObtain)) != 1 || s.ObtainFailures != 1 || s.Obtains != 0 {
+					t.Errorf("%+v, counted %+v", log.events, s)
+				}
+			})
+		})
+	}
 }
 
 func TestTokenOfTheStoreIsTold(t *testing.T) {

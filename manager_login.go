@@ -53,11 +53,10 @@ func (m *TokenManager) obtain(f *flight) (Secret, *Error) {
 	if err != nil {
 		e := tokenError("obtain", ErrObtainFailed, err)
 		e.where = m.account.obtainCall()
-		m.report(f, e, "ampauth: login failed", time.Since(began))
+		m.report(f, EventObtain, "ampauth: login failed", time.Since(began), e)
 		return Secret{}, e
 	}
-	m.raiseEnd(f, EventObtain, time.Since(began), nil)
-	m.log.InfoContext(f.ctx, "ampauth: logged in", "outcome", "ok", "elapsed", time.Since(began))
+	m.report(f, EventObtain, "ampauth: logged in", time.Since(began), nil)
 	return value, nil
 }
 
@@ -78,11 +77,10 @@ func (m *TokenManager) refresh(f *flight, token Token) (Secret, *Error) {
 			f.epoch.renewal.NoRefresh(time.Now())
 			m.mu.Unlock()
 		}
-		m.report(f, e, "ampauth: refresh failed, logging in instead", time.Since(began))
+		m.report(f, EventRefresh, "ampauth: refresh failed, logging in instead", time.Since(began), e)
 		return Secret{}, e
 	}
-	m.raiseEnd(f, EventRefresh, time.Since(began), nil)
-	m.log.InfoContext(f.ctx, "ampauth: token refreshed", "outcome", "ok", "elapsed", time.Since(began))
+	m.report(f, EventRefresh, "ampauth: token refreshed", time.Since(began), nil)
 	return value, nil
 }
 
@@ -122,9 +120,9 @@ func tokenError(op string, kind, err error) *Error {
 	return e
 }
 
-// report counts and logs a call that failed, unless it was ended: that of a flight
-// whose epoch or time is over says nothing of the server.
-func (m *TokenManager) report(f *flight, e *Error, message string, elapsed time.Duration) {
+// report tells, counts and logs how a call ended, unless its flight was over by then: if its
+// epoch is, that says nothing of the server, and if its time is, it was told already.
+func (m *TokenManager) report(f *flight, name EventName, message string, elapsed time.Duration, e *Error) {
 	select {
 	case <-f.epoch.ctx.Done():
 		return
@@ -132,8 +130,12 @@ func (m *TokenManager) report(f *flight, e *Error, message string, elapsed time.
 		return
 	default:
 	}
-	m.raiseEnd(f, EventName(e.Op), elapsed, e)
-	if errors.Is(e, ErrCredentialsRefused) {
+	m.raiseEnd(f, name, elapsed, e)
+	switch {
+	case e == nil:
+		m.log.InfoContext(f.ctx, message, "outcome", "ok", "elapsed", elapsed)
+		return
+	case errors.Is(e, ErrCredentialsRefused):
 		message = "ampauth: the credentials were refused"
 	}
 	m.log.WarnContext(f.ctx, message, m.account.logged(e, elapsed)...)
