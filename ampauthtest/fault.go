@@ -80,12 +80,6 @@ func (s *Server) Inject(faults ...Fault) {
 	}
 }
 
-// notPerformed are the answers that say that a request was not performed.
-var notPerformed = [...]int{
-	http.StatusUnauthorized, http.StatusExpectationFailed, http.StatusMisdirectedRequest,
-	http.StatusTooEarly, http.StatusTooManyRequests,
-}
-
 // wrong says what is wrong with f, but for its Route; "" is nothing.
 func (f Fault) wrong() string {
 	switch {
@@ -113,23 +107,14 @@ func (f Fault) wrong() string {
 		return fmt.Sprintf("Status is %d; it must be from 200 to 299 or from 400 to 599", f.Status)
 	case f.Status/100 == 3:
 		return fmt.Sprintf("Status is %d; a redirect needs a Location, and a Fault has none", f.Status)
-	case f.Late > 0 && f.saysNotPerformed():
+	case f.Late > 0 && fakeamp.SaysNotPerformed(f.Status):
 		return fmt.Sprintf("Late and Status %d exclude each other: that answer says that nothing was performed, and a client may send the request again", f.Status)
-	case f.AfterIt && f.saysNotPerformed():
+	case f.AfterIt && fakeamp.SaysNotPerformed(f.Status):
 		return fmt.Sprintf("AfterIt and Status %d exclude each other: that answer says that nothing was performed, and a client may send the request again", f.Status)
 	case f.Status == 0 && f.Delay == 0 && !f.Reset:
 		return "it changes nothing: set a Status, a Delay or Reset"
 	}
 	return ""
-}
-
-func (f Fault) saysNotPerformed() bool {
-	for _, status := range notPerformed {
-		if f.Status == status {
-			return true
-		}
-	}
-	return false
 }
 
 func isRetryAfter(text string) bool {

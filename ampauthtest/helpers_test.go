@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ampauth/ampauth/ampauthtest"
 )
@@ -110,5 +111,13 @@ func one(t *testing.T, errors []string, words ...string) {
 		if !strings.Contains(errors[0], word) {
 			t.Errorf("%q does not say %q", errors[0], word)
 		}
+	}
+}
+
+// awaitRequests waits until a route has seen so many requests. It looks again and again,
+// since over sockets no clock of a bubble tells.
+func awaitRequests(amp *ampauthtest.Server, route string, n int) {
+	for amp.Count(route) < n {
+		time.Sleep(time.Millisecond)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ampauth/ampauth/ampauthtest"
 )
@@ -155,9 +154,7 @@ func TestCallerWhoLeavesInTheMiddleOfABodyFailsNoTest(t *testing.T) {
 				defer writer.Close()
 				go func() {
 					_, _ = io.WriteString(writer, `{"name":`)
-					for amp.Count(issue) == 0 {
-						time.Sleep(time.Millisecond)
-					}
+					awaitRequests(amp, issue, 1)
 					leave()
 				}()
 				req, err := http.NewRequestWithContext(ctx, "POST", amp.URL+"/assets/issue", body)

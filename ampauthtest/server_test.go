@@ -145,9 +145,7 @@ func TestEndCutsOffWhatIsUnderWay(t *testing.T) {
 						}
 					})
 				}
-				for amp.Count("GET /assets") < 3 {
-					time.Sleep(time.Millisecond)
-				}
+				awaitRequests(amp, "GET /assets", 3)
 				// In the middle of an upload, too.
 				reader, writer := io.Pipe()
 				calls.Go(func() {
@@ -157,9 +155,7 @@ func TestEndCutsOffWhatIsUnderWay(t *testing.T) {
 						t.Error("an answer")
 					}
 				})
-				for amp.Count(issue) < 1 {
-					time.Sleep(time.Millisecond)
-				}
+				awaitRequests(amp, issue, 1)
 				if errors := r.end(); len(errors) > 0 {
 					t.Errorf("errors %q", errors)
 				}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/ampauth/ampauth/internal/fakeamp"
@@ -195,9 +194,7 @@ func TestInterruptedDoctorSaysSo(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	fake.Inject(fakeamp.Fault{Route: "POST /user/obtain_token", Do: fakeamp.StallHeaders, Times: -1})
 	go func() {
-		for fake.Count("POST /user/obtain_token") == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		awaitRequest(fake, "POST /user/obtain_token")
 		interrupt()
 	}()
 	got := runCommand(ctx, "doctor")

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,13 +27,7 @@ func (f *faultFlags) Set(text string) error {
 	return nil
 }
 
-// notPerformed are the answers that say that a request was not performed.
-var notPerformed = [...]int{
-	http.StatusUnauthorized, http.StatusExpectationFailed, http.StatusMisdirectedRequest,
-	http.StatusTooEarly, http.StatusTooManyRequests,
-}
-
-// parseFault reads a fault in the form that fakeFaultUsage describes, or returns which part
+// parseFault reads a fault in the form that fakeUsage describes, or returns which part
 // of it is wrong.
 func parseFault(text string) (f fakeamp.Fault, wrong string) {
 	colon := strings.LastIndexByte(text, ':')
@@ -113,7 +106,7 @@ func contradiction(f fakeamp.Fault) string {
 		return "reset and a status exclude each other: a connection that breaks brings no answer"
 	case f.Header != nil && f.Status < 400:
 		return "retry-after needs a status, such as 429 or 503"
-	case f.When == fakeamp.After && slices.Contains(notPerformed[:], f.Status):
+	case f.When == fakeamp.After && fakeamp.SaysNotPerformed(f.Status):
 		return fmt.Sprintf("after and the status %d exclude each other: that answer says that nothing was performed", f.Status)
 	case f.Status == 0 && f.Delay == 0 && f.Do == fakeamp.None:
 		return "after alone changes nothing: give a status, reset or delay=2s as well"

@@ -203,9 +203,7 @@ func TestGetEndsWhenInterrupted(t *testing.T) {
 		fake.Inject(fakeamp.Fault{Route: route, Do: fakeamp.StallHeaders, Times: -1})
 		ctx, interrupt := context.WithCancel(t.Context())
 		go func() {
-			for fake.Count(route) == 0 {
-				time.Sleep(time.Millisecond)
-			}
+			awaitRequest(fake, route)
 			interrupt()
 		}()
 		began := time.Now()

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/fakeamp"
 )
 
 // output is what a run of the command left behind.
@@ -75,7 +77,15 @@ func noGoroutineLeft(t *testing.T) {
 				t.Errorf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 				return
 			}
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // of sockets, which no bubble can wait for
 		}
 	})
+}
+
+// awaitRequest waits until a route has seen a request. It looks again and again, since the
+// command speaks over sockets, which no bubble can wait for.
+func awaitRequest(fake *fakeamp.Server, route string) {
+	for fake.Count(route) == 0 {
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log"
 	"net/http"
 	"net/http/httputil"
@@ -41,14 +42,10 @@ func newProxy(cfg ampauth.Config, transport http.RoundTripper, logger *log.Logge
 		FlushInterval:  -1, // each piece at once
 		ModifyResponse: p.modify,
 		ErrorHandler:   answerError,
-		ErrorLog:       log.New(discard{}, "", 0), // the log has a line for each request
+		ErrorLog:       log.New(io.Discard, "", 0), // the log has a line for each request
 	}
 	return p
 }
-
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
 // rewrite makes a request that was let in the one that AMP gets.
 func rewrite(r *httputil.ProxyRequest, cfg ampauth.Config) {
@@ -75,9 +72,9 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.requests.Add(1)
 	began := time.Now()
 	seen := &statusWriter{ResponseWriter: w}
-	end := "cut off"
+	end := " cut off"
 	defer func() {
-		p.log.Printf("%s %s %d %v%s", printable(shortened(r.Method)), printable(shortened(r.URL.Path)), seen.status, time.Since(began).Round(time.Millisecond), prefixed(" ", end))
+		p.log.Printf("%s %s %d %v%s", printable(shortened(r.Method)), printable(shortened(r.URL.Path)), seen.status, time.Since(began).Round(time.Millisecond), end)
 	}()
 	if status, why := p.refusal(r); status != 0 {
 		w.Header().Set("Connection", "close") // the body that may follow is not wanted
@@ -86,13 +83,6 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.reverse.ServeHTTP(seen, r.WithContext(context.WithValue(r.Context(), guarded{}, true)))
 	}
 	end = "" // otherwise it is a panic, by which ReverseProxy ends a connection
-}
-
-func prefixed(prefix, text string) string {
-	if text == "" {
-		return ""
-	}
-	return prefix + text
 }
 
 // shortened cuts what would fill the log.

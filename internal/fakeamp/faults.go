@@ -48,6 +48,17 @@ type Fault struct {
 	Do Action
 }
 
+// SaysNotPerformed reports whether an answer of that status says that the request was not
+// performed, so that its client may send it again. With After it would be a lie.
+func SaysNotPerformed(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusExpectationFailed, http.StatusMisdirectedRequest,
+		http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return false
+}
+
 // When is a moment in the handling of a request.
 type When int
 
