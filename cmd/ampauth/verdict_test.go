@@ -219,7 +219,8 @@ func (e *evidence) callOf(id string) *call {
 	return &e.mutations[slices.IndexFunc(e.mutations, func(c call) bool { return c.id == id })]
 }
 
-// A fault that is meant for Once explains nothing that somebody else was told, nor the other way round.
+// A fault that is meant for Once explains nothing that other calls were told, and theirs
+// explain nothing of Once.
 func TestFaultsOfOnceExplainNoOtherCall(t *testing.T) {
 	for _, tt := range []struct {
 		id    string
