@@ -24,8 +24,11 @@ a fake AMP on a loopback socket, which revokes tokens, has them refreshed by
 somebody else, is slow to log in, answers 429 and 503, and resets connections.
 In the end it compares what the workers were told with what the fake really did.
 
-The exit code is 0 if the verdict holds. Ctrl-C ends it with the table; a second
-one at once.
+What it prints in the end fits a terminal of 24 rows and 80 columns, and says what
+its words mean; -verbose prints the rest.
+
+The exit code is 0 if the verdict is PASS. Ctrl-C ends it with what happened until
+then, the verdict INCOMPLETE and exit code 1; a second one ends it at once.
 
 `
 
@@ -34,7 +37,7 @@ type demoOptions struct {
 	duration, lifetime time.Duration
 	workers            int
 	seed               uint64
-	json               bool
+	json, verbose      bool
 }
 
 const (
@@ -53,6 +56,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.DurationVar(&o.lifetime, "lifetime", minLifetime, "`time` that a token lives, from 2s to 1m")
 	flags.Uint64Var(&o.seed, "seed", 0, "`number` that fixes the faults and their order; 0 draws one")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object on stdout, and the live lines on stderr")
+	flags.BoolVar(&o.verbose, "verbose", false, "print all figures, faults and words")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), demoUsage)
 		flags.PrintDefaults()
@@ -76,8 +80,11 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if o.json {
 		live = stderr
 	}
-	fmt.Fprintf(live, "ampauth demo: seed %d, %d workers, tokens live %v\n", o.seed, o.workers, o.lifetime)
-	r := d.run(ctx, newView(live, !o.json && isTerminal(stdout)))
+	fmt.Fprint(live, o.introduction())
+	v := newView(live, !o.json && isTerminal(stdout))
+	v.verbose = o.verbose
+	r := d.run(ctx, v)
+	v.clear()
 	if err := d.close(); err != nil {
 		fmt.Fprintln(stderr, "ampauth demo:", err)
 		return exitError
@@ -85,7 +92,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if o.json {
 		err = r.writeJSON(stdout)
 	} else {
-		err = r.writeTable(stdout)
+		err = r.writeTable(stdout, o.verbose)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "ampauth demo:", err)
@@ -95,6 +102,18 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitError
 	}
 	return exitOK
+}
+
+// introduction says what is shown, what to look for, and why a figure that looks like a
+// fault is none.
+func (o demoOptions) introduction() string {
+	workers := fmt.Sprintf("%d workers issue and read", o.workers)
+	if o.workers == 1 {
+		workers = "1 worker issues and reads"
+	}
+	return fmt.Sprintf("Shown (seed %d): %s by one client; a fake AMP fails.\n", o.seed, workers) +
+		"Look for: PASS in each line of the verdict, and nothing performed twice.\n" +
+		"\"3 performed, 3 not\" is right: a reset hides which, so neither is sent again.\n"
 }
 
 // fault says what is wrong with the command line, "" for nothing.

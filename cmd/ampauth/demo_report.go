@@ -15,7 +15,7 @@ import (
 
 // A report is what a demo prints in the end: as a table, or as it is in JSON.
 type report struct {
-	Verdict     string  `json:"verdict"` // pass or fail
+	Verdict     string  `json:"verdict"` // pass, fail or incomplete
 	Interrupted bool    `json:"interrupted"`
 	Seed        uint64  `json:"seed"`
 	Workers     int     `json:"workers"`
@@ -147,41 +147,85 @@ func (r *report) writeJSON(w io.Writer) error {
 	return encoder.Encode(r)
 }
 
-// writeTable writes the report for people.
-func (r *report) writeTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name, format string, values ...any) {
-		fmt.Fprintf(t, "%s\t"+format+"\n", append([]any{name}, values...)...)
+// A row is a figure of the table, with the meaning of its name.
+type row struct{ name, value, meaning string }
+
+// rows are the figures that tell what happened; with all there are, those that tell how.
+func (r *report) rows(all bool) []row {
+	var rows []row
+	add := func(name, meaning, format string, values ...any) {
+		rows = append(rows, row{name, fmt.Sprintf(format, values...), meaning})
 	}
-	fmt.Fprintln(t)
-	if r.Interrupted {
-		fmt.Fprintf(t, "Interrupted after %.1fs.\n\n", r.Elapsed)
+	add("requests", "by the workers", "%d in %.1fs, %d ok", r.Requests, r.Elapsed, r.OK)
+	if all {
+		add("on the wire", "with retries, replays and logins", "%d", r.OnTheWire)
 	}
-	row("requests", "%d in %.1fs, %d on the wire with retries, replays and logins", r.Requests, r.Elapsed, r.OnTheWire)
-	row("ok", "%d", r.OK)
-	row("ambiguous", "%s", r.Ambiguous)
-	row("answered 502", "%s", r.GatewayError)
-	row("latency", "p50 %.1fms, p99 %.1fms, max %.1fms", r.Latency.P50, r.Latency.P99, r.Latency.Max)
-	row("logins", "%d", r.Logins)
-	row("refreshes", "%d", r.Refreshes)
-	row("renewals", "%d", r.Renewals)
-	row("retries", "%s", retryText(r.Retries))
-	row("replays", "%d with another token", r.Replays)
-	row("waits", "%d, together %.1fs", r.Waits, r.Waited)
-	fmt.Fprintln(t, "\nfault\ttimes\trequests that met it")
-	for _, kind := range faultKinds {
-		hits := "any, until the next login"
-		if kind != revocation && kind != rotation {
-			hits = fmt.Sprint(r.FaultHits[kind])
+	add("ambiguous", "reset after or before the effect", "%s", r.Ambiguous)
+	add("answered 502", "by a gateway, after the effect", "%s", r.GatewayError)
+	add("by Once", "reads before it sends again", "%d of %d performed", r.ByOnce.Performed, r.ByOnce.Wanted)
+	add("revocations", "the token ended by somebody else", "%d", r.Revocations)
+	add("logins", "whenever there was no good token", "%d", r.Logins)
+	add("refreshes", "ahead of the end of a good token", "%d", r.Refreshes)
+	if all {
+		add("renewals", "of tokens that were refused", "%d", r.Renewals)
+	}
+	add("replays", "sent again with another token", "%d", r.Replays)
+	add("retries", "sent again after a wait", "%d", total(r.Retries))
+	if all {
+		for _, reason := range slices.Sorted(maps.Keys(r.Retries)) {
+			if n := r.Retries[reason]; n > 0 {
+				add("", "of these, "+reason, "%d", n)
+			}
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\n", kind, r.Faults[kind], hits)
+		add("waits", "of attempts, before they were sent", "%d, together %.1fs", r.Waits, r.Waited)
+		add("slowest", "from the call to the whole answer", "%.1fms", r.Latency.Max)
 	}
-	fmt.Fprintln(t, "\nverdict")
-	for _, c := range r.Checks {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", strings.ToUpper(c.Result), c.Claim, c.Found)
+	add("latency", "a 429 asks for a wait of a second", "p50 %.1fms, p99 %.1fms", r.Latency.P50, r.Latency.P99)
+	return rows
+}
+
+func total(byReason map[string]uint64) (sum uint64) {
+	for _, n := range byReason {
+		sum += n
+	}
+	return sum
+}
+
+// writeTable writes the report for people: with the introduction it fits a screen, unless
+// all is asked for, or something failed.
+func (r *report) writeTable(w io.Writer, all bool) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t)
+	for _, row := range r.rows(all) {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", row.name, row.value, row.meaning)
+	}
+	if all {
+		fmt.Fprintln(t, "\nfault\ttimes\trequests that met it")
+		for _, kind := range faultKinds {
+			hits := "any, until the next login"
+			if kind != revocation && kind != rotation {
+				hits = fmt.Sprint(r.FaultHits[kind])
+			}
+			fmt.Fprintf(t, "%s\t%d\t%s\n", kind, r.Faults[kind], hits)
+		}
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if all {
+		fmt.Fprint(w, "\n"+demoWords)
+	}
+	fmt.Fprintln(w, "\nverdict")
+	results, claims := 0, 0
+	for _, c := range r.Checks {
+		results, claims = max(results, len(c.Result)), max(claims, len(c.Claim))
+	}
+	for _, c := range r.Checks {
+		line := fmt.Sprintf("%-*s  %-*s  %s", results, strings.ToUpper(c.Result), claims, c.Claim, c.Found)
+		if len(line) > screenWidth { // what was found goes below the claim
+			line = fmt.Sprintf("%-*s  %s\n%*s%s", results, strings.ToUpper(c.Result), c.Claim, results+2, "", c.Found)
+		}
+		fmt.Fprintln(w, line)
 	}
 	for _, detail := range append(r.Details, r.Violations...) {
 		fmt.Fprintln(w, "     "+detail)
@@ -190,26 +234,37 @@ func (r *report) writeTable(w io.Writer) error {
 	return err
 }
 
+// screenWidth is how many columns a terminal has at least.
+const screenWidth = 80
+
+const demoWords = `words
+  ambiguous   the connection broke after the request was sent, before any answer.
+              The client returns ErrAmbiguous and does not repeat it: read first.
+  Once        does that reading, and sends again only what was not performed.
+  effect      what a request changes. The fake keeps a log of them.
+  revocation  the token is ended while it is used; a rotation is a refresh by
+              somebody else, which ends it too. One login serves all workers.
+  renewal     a login that was made because the fake refused the token.
+  replay      a request whose token was refused, sent with the new one.
+  retry       a request that may be repeated, or was not looked at, sent again.
+  repeatable  what may be sent twice: a read, and here the lock of an asset.
+`
+
 // summary says in a line what the verdict comes from.
 func (r *report) summary() string {
-	failures, gaps := 0, 0
+	failures := 0
 	for _, c := range r.Checks {
-		switch c.Result {
-		case fail:
+		if c.Result == fail {
 			failures++
-		case incomplete:
-			gaps++
 		}
 	}
 	switch {
 	case failures > 0:
 		return fmt.Sprintf("%d of %d checks failed", failures, len(r.Checks))
-	case gaps > 0:
-		return "what happened holds, but the interruption came before there was enough of it"
-	case r.Interrupted:
-		return "interrupted, and all checks hold"
+	case r.Verdict == incomplete:
+		return fmt.Sprintf("interrupted after %.1fs; what happened until then holds", r.Elapsed)
 	}
-	return "all checks hold"
+	return fmt.Sprintf("all checks hold (-verbose tells more, -seed %d repeats the faults)", r.Seed)
 }
 
 // The reasons for a retry, by which a report counts them.
@@ -227,20 +282,4 @@ func retriesByReason(s ampauth.RetryStats) map[string]uint64 {
 		notSent: s.NotSent, unprocessed: s.Unprocessed, rateLimited: s.RateLimited,
 		serverError: s.ServerError, timedOut: s.Timeout, broken: s.Broken,
 	}
-}
-
-// retryText names the reasons that there were.
-func retryText(byReason map[string]uint64) string {
-	var total uint64
-	var reasons []string
-	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
-		if n := byReason[reason]; n > 0 {
-			total += n
-			reasons = append(reasons, fmt.Sprintf("%d %s", n, reason))
-		}
-	}
-	if total == 0 {
-		return "0"
-	}
-	return fmt.Sprintf("%d: %s", total, strings.Join(reasons, ", "))
 }

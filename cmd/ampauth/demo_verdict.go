@@ -24,8 +24,9 @@ type evidence struct {
 const (
 	pass = "pass"
 	fail = "fail"
-	// incomplete is a check that an interruption left without enough to judge.
-	// The verdict is then fail: what was not seen is not proved.
+	// incomplete is a check that an interruption left without enough to judge, and
+	// the verdict of every run that was interrupted and in which nothing failed:
+	// what was not seen is not proved.
 	incomplete = "incomplete"
 )
 
@@ -38,7 +39,8 @@ type check struct {
 
 // A verdict is what came of the evidence.
 type verdict struct {
-	checks []check
+	checks      []check
+	interrupted bool
 
 	unexplained         []string // failures, each in a line
 	twice               []string // operations performed more than once
@@ -52,17 +54,26 @@ type verdict struct {
 	onceWanted, oncePerformed        int // through Once; performed exactly once
 }
 
-// result is pass only if all checks are.
+// result is pass only if all checks are, and the run came to its end.
 func (v *verdict) result() string {
-	if slices.ContainsFunc(v.checks, func(c check) bool { return c.Result != pass }) {
-		return fail
+	result := pass
+	if v.interrupted {
+		result = incomplete
 	}
-	return pass
+	for _, c := range v.checks {
+		switch {
+		case c.Result == fail:
+			return fail
+		case c.Result == incomplete:
+			result = incomplete
+		}
+	}
+	return result
 }
 
 // judge compares what the workers were told with what the fake did.
 func judge(e evidence) *verdict {
-	v := &verdict{times: make(map[string]int), requests: make(map[string]int)}
+	v := &verdict{interrupted: e.interrupted, times: make(map[string]int), requests: make(map[string]int)}
 	v.judgeCalls(e)
 	v.add("failures that no injected fault explains", len(v.unexplained) == 0, fmt.Sprint(len(v.unexplained)))
 	v.add("mutations performed twice", len(v.twice) == 0, fmt.Sprint(len(v.twice)))
@@ -165,7 +176,7 @@ func (v *verdict) judgeMutation(c call, effects []fakeamp.Effect) {
 func (v *verdict) judgeOnce(e evidence) {
 	const claim = "issuances by Once, each performed exactly once"
 	if v.onceWanted == 0 && e.interrupted {
-		v.checks = append(v.checks, check{claim, incomplete, "interrupted before the first"})
+		v.checks = append(v.checks, check{claim, incomplete, "none: interrupted"})
 		return
 	}
 	v.add(claim, v.onceWanted > 0 && v.oncePerformed == v.onceWanted, fmt.Sprintf("%d of %d wanted", v.oncePerformed, v.onceWanted))
@@ -197,7 +208,7 @@ func (v *verdict) judgeRevocations(e evidence) {
 	if v.revocations == 0 {
 		v.loginsPerRevocation = 0
 		if e.interrupted {
-			v.checks = append(v.checks, check{claim, incomplete, "interrupted before the first revocation"})
+			v.checks = append(v.checks, check{claim, incomplete, "none: interrupted"})
 			return
 		}
 	}
@@ -209,16 +220,19 @@ func (v *verdict) judgeRevocations(e evidence) {
 }
 
 func (v *verdict) judgeFaults(e evidence) {
-	claim := fmt.Sprintf("times that each kind of fault happened, at least %d", leastTimes)
+	claim := fmt.Sprintf("times each kind of fault happened, at least %d", leastTimes)
 	for _, i := range e.incidents {
 		v.times[i.kind]++
 		v.requests[i.kind] += i.requests
 	}
 	rarest := slices.MinFunc(faultKinds, func(a, b string) int { return v.times[a] - v.times[b] })
-	found := fmt.Sprintf("%d (%s)", v.times[rarest], rarest)
-	if v.times[rarest] < leastTimes && e.interrupted {
-		v.checks = append(v.checks, check{claim, incomplete, found + ": interrupted before it could happen more often"})
-		return
+	least := v.times[rarest]
+	switch {
+	case least >= leastTimes:
+		v.add(claim, true, fmt.Sprint(least))
+	case e.interrupted:
+		v.checks = append(v.checks, check{claim, incomplete, fmt.Sprintf("%d: interrupted", least)})
+	default:
+		v.add(claim, false, fmt.Sprintf("%d (%s)", least, rarest))
 	}
-	v.add(claim, v.times[rarest] >= leastTimes, found)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,7 +45,8 @@ func (d *demo) snapshot(began time.Time) snapshot {
 type view struct {
 	out     io.Writer
 	inPlace bool
-	height  int // of what stands on the screen
+	verbose bool // with all figures on a line
+	height  int  // of what stands on the screen
 }
 
 func newView(out io.Writer, inPlace bool) *view { return &view{out: out, inPlace: inPlace} }
@@ -78,8 +80,12 @@ func (v *view) draw(s snapshot) {
 		v.drawInPlace(s)
 		return
 	}
+	figures := s.figures()
+	if !v.verbose {
+		figures = slices.DeleteFunc(figures, func(f figure) bool { return !f.brief })
+	}
 	var words []string
-	for _, f := range s.figures() {
+	for _, f := range figures {
 		words = append(words, f.name+" "+f.value)
 	}
 	fmt.Fprintln(v.out, strings.Join(words, "  "))
@@ -99,7 +105,18 @@ func (v *view) drawInPlace(s snapshot) {
 	_, _ = io.WriteString(v.out, b.String())
 }
 
-type figure struct{ name, value string }
+// clear removes what drawInPlace has drawn, so that the report follows the introduction.
+func (v *view) clear() {
+	if v.height > 0 {
+		fmt.Fprintf(v.out, "\x1b[%dA\x1b[J", v.height) // cursor up, and clear what is below
+		v.height = 0
+	}
+}
+
+type figure struct {
+	name, value string
+	brief       bool // whether it is on a line of 80 columns
+}
 
 func (s snapshot) figures() []figure {
 	token := "none"
@@ -111,17 +128,17 @@ func (s snapshot) figures() []figure {
 		fault = "none yet"
 	}
 	return []figure{
-		{"at", fmt.Sprintf("%2.0fs", s.elapsed.Seconds())},
-		{"requests", fmt.Sprintf("%d (+%d)", s.requests, s.second)},
-		{"p50", milliseconds(s.p50)},
-		{"p99", milliseconds(s.p99)},
-		{"logins", fmt.Sprint(s.stats.Obtains)},
-		{"refreshes", fmt.Sprint(s.stats.Refreshes)},
-		{"renewals", fmt.Sprint(s.stats.Renewals)},
-		{"retries", fmt.Sprint(s.stats.Retries.Total())},
-		{"waits", fmt.Sprint(s.stats.Waits)},
-		{"token", token},
-		{"fault", fault},
+		{"at", fmt.Sprintf("%2.0fs", s.elapsed.Seconds()), true},
+		{"requests", fmt.Sprintf("%d (+%d)", s.requests, s.second), true},
+		{"p50", milliseconds(s.p50), false},
+		{"p99", milliseconds(s.p99), false},
+		{"logins", fmt.Sprint(s.stats.Obtains), false},
+		{"refreshes", fmt.Sprint(s.stats.Refreshes), false},
+		{"renewals", fmt.Sprint(s.stats.Renewals), false},
+		{"retries", fmt.Sprint(s.stats.Retries.Total()), false},
+		{"waits", fmt.Sprint(s.stats.Waits), false},
+		{"token", token, false},
+		{"fault", fault, true},
 	}
 }
 
