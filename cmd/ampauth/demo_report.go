@@ -238,9 +238,9 @@ func (r *report) writeTable(w io.Writer, all bool) error {
 const screenWidth = 80
 
 const demoWords = `words
-  ambiguous   the connection broke after the request was sent, before any answer.
-              The client returns ErrAmbiguous and does not repeat it: read first.
-  Once        does that reading, and sends again only what was not performed.
+  ambiguous   the connection broke after the request was sent, and no answer
+              came. The client returns ErrAmbiguous and sends it no more.
+  Once        reads, and sends again only what was not performed.
   effect      what a request changes. The fake keeps a log of them.
   revocation  the token is ended while it is used; a rotation is a refresh by
               somebody else, which ends it too. One login serves all workers.

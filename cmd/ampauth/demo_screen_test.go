@@ -14,6 +14,7 @@ func terminalRows(t *testing.T, text string) (rows []string) {
 	t.Helper()
 	row := 0
 	for line := range strings.Lines(text) {
+		line = strings.TrimPrefix(line, "\r")
 		for strings.HasPrefix(line, "\x1b[") {
 			end := strings.IndexAny(line, "AJK")
 			n, _ := strconv.Atoi(line[2:end])

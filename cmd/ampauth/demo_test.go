@@ -120,7 +120,7 @@ func TestViewIsOneLineEachOrInPlace(t *testing.T) {
 	if plain.String() != line+line {
 		t.Errorf("plain lines:\n%s", plain.String())
 	}
-	first, second, found := strings.Cut(terminal.String(), "\x1b[11A")
+	first, second, found := strings.Cut(terminal.String(), "\r\x1b[11A")
 	if !found || first != second || strings.Count(first, "\n") != 11 {
 		t.Errorf("on a terminal: %q", terminal.String())
 	}

@@ -95,7 +95,7 @@ func (v *view) draw(s snapshot) {
 func (v *view) drawInPlace(s snapshot) {
 	var b strings.Builder
 	if v.height > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", v.height) // cursor up
+		fmt.Fprintf(&b, "\r\x1b[%dA", v.height) // cursor up, and to the left of a "^C"
 	}
 	figures := s.figures()
 	for _, f := range figures {
@@ -108,7 +108,7 @@ func (v *view) drawInPlace(s snapshot) {
 // clear removes what drawInPlace has drawn, so that the report follows the introduction.
 func (v *view) clear() {
 	if v.height > 0 {
-		fmt.Fprintf(v.out, "\x1b[%dA\x1b[J", v.height) // cursor up, and clear what is below
+		fmt.Fprintf(v.out, "\r\x1b[%dA\x1b[J", v.height) // cursor up, and clear what is below
 		v.height = 0
 	}
 }
