@@ -1,8 +1,9 @@
-// Package ampauth keeps an [http.Client] authenticated against the Blockstream
-// AMP API and makes its calls survive a bad network, without performing a
-// mutation twice and without showing a credential.
+// Package ampauth keeps an [http.Client] logged in to Blockstream AMP, the platform
+// for issuing and managing assets on the Liquid Network, and makes its calls survive
+// a bad network. A mutation never happens twice, a credential never leaks, and the
+// caller never waits when it need not.
 //
-//	cfg, err := ampauth.ConfigFromEnv()
+//	cfg, err := ampauth.ConfigFromEnv() // AMP_API_BASE_URL, AMP_USERNAME, AMP_PASSWORD
 //	if err != nil {
 //		return err // every fault at once
 //	}
@@ -13,36 +14,32 @@
 //	defer client.Close()
 //	resp, err := client.Get(cfg.URL("/assets"))
 //
-// A [Client] is an http.Client, and its Do is all that a generated API client
-// needs. To stack the layers by hand, put an [AuthTransport] over your transport
-// and a [RetryTransport] over that; other people's layers may stand above, below
-// and between. Layers below the AuthTransport see the token, and each attempt.
+// A [Client] is an http.Client, and its Do is all that a generated API client needs.
+// By hand, put an [AuthTransport] over your transport and a [RetryTransport] over
+// that. Other people's layers may stand above, below and between; those below the
+// AuthTransport see the token.
 //
 // # Authentication
 //
-// A [TokenManager] logs in when the first request needs it, refreshes 5 minutes
-// before the end of a token while that is still served, and logs in again when
-// the API refuses it. Any number of callers share one login, and each leaves it
-// when its own context ends. The token goes to one scheme, host and port; a login
-// follows no redirect. With a [TokenStore], such as a [FileStore], tokens survive
-// restarts and processes share one login.
+// A [TokenManager] logs in at the first request, refreshes the token 5 minutes
+// before its end while it is still served, and logs in again when AMP refuses it. All
+// callers share one login, and each may leave it. The token goes to one scheme, host
+// and port. With a [TokenStore], such as a [FileStore], tokens survive restarts and
+// processes share one login.
 //
 // # Retries
 //
-// Whether a request is sent again depends on what it is ([Operation]) and on how
-// far it got ([Outcome]); [RetryTransport] has the rules. A mutation that may have
-// been performed is never repeated: its error Is [ErrAmbiguous]. [Once] finds out by
-// reading, and makes exactly once of at most once. Mutations have
-// connections of their own, which prove when nothing has left; [ConnTransport] says what
-// it assumes of them, and which stay idle when a call is over.
+// Whether a request is sent again depends on what it is ([Operation]) and on how far
+// it got ([Outcome]). A mutation that may have been performed is not: its error Is
+// [ErrAmbiguous]. Read before you send it again, or let [Once] do that. Mutations
+// have connections of their own ([ConnTransport]), which prove when nothing has left.
 //
 // # Secrets
 //
-// A [Secret] shows its content through no formatter, logger or encoder, and no
-// error of this package carries one. Buffers of this package are wiped after use.
-// What it cannot protect: the buffers of net/http, TLS and the kernel, strings that
-// the caller made, the environment, swap and core dumps; layers below, an httptrace
-// of the caller's and GODEBUG=http2debug see what is sent.
+// A [Secret] shows its content through no formatter, logger or encoder, and no error
+// of this package carries one. Not protected are the buffers of net/http, TLS and the
+// kernel, strings that the caller made, the environment, swap and core dumps; what is
+// sent is seen by layers below, an httptrace and GODEBUG=http2debug.
 //
 // # Testing
 //
@@ -50,7 +47,8 @@
 //
 // # Compatibility
 //
-// Error texts, log records and jitter may change; kinds, fields and names do not.
+// Error texts, log records and jitter may change; kinds, fields and names do not. The
+// two newest versions of Go are supported.
 //
 // Do not use it for tokens with scopes or for OAuth 2.0 flows: golang.org/x/oauth2
 // knows those.
