@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -80,13 +79,11 @@ func (v *view) draw(s snapshot) {
 		v.drawInPlace(s)
 		return
 	}
-	figures := s.figures()
-	if !v.verbose {
-		figures = slices.DeleteFunc(figures, func(f figure) bool { return !f.brief })
-	}
 	var words []string
-	for _, f := range figures {
-		words = append(words, f.name+" "+f.value)
+	for _, f := range s.figures() {
+		if f.brief || v.verbose {
+			words = append(words, f.name+" "+f.value)
+		}
 	}
 	fmt.Fprintln(v.out, strings.Join(words, "  "))
 }
