@@ -24,11 +24,11 @@ a fake AMP on a loopback socket, which revokes tokens, has them refreshed by
 somebody else, is slow to log in, answers 429 and 503, and resets connections.
 In the end it compares what the workers were told with what the fake really did.
 
-What it prints in the end fits a terminal of 24 rows and 80 columns, and says what
-its words mean; -verbose prints the rest.
+What it prints in the end fits a terminal of 24 rows and 80 columns, and says
+what its words mean; -verbose prints the rest.
 
-The exit code is 0 if the verdict is PASS. Ctrl-C ends it with what happened until
-then, the verdict INCOMPLETE and exit code 1; a second one ends it at once.
+The exit code is 0 if the verdict is PASS. Ctrl-C ends it with what happened
+until then, the verdict INCOMPLETE and exit code 1; a second one at once.
 
 `
 

@@ -110,6 +110,7 @@ func TestDemoFitsTheColumnsWhateverHappened(t *testing.T) {
 			fitsColumns(t, out.String())
 		}
 	}
+	fitsColumns(t, demoUsage)
 	var out strings.Builder
 	newView(&out, false).draw(snapshot{elapsed: time.Hour, requests: 2_880_000, second: 800, fault: readCutBefore})
 	fitsColumns(t, out.String())
