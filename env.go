@@ -2,21 +2,14 @@ package ampauth
 
 import (
 	"errors"
-	"io"
-	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
-	"github.com/ampauth/ampauth/internal/origin"
-	"github.com/ampauth/ampauth/internal/safedir"
+	"github.com/ampauth/ampauth/internal/environ"
 	"github.com/ampauth/ampauth/internal/textvalue"
 )
-
-// maxPasswordFile bounds what is read from AMP_PASSWORD_FILE, in bytes.
-const maxPasswordFile = 64 << 10
 
 // ConfigFromEnv reads AMP_API_BASE_URL, AMP_USERNAME, AMP_PASSWORD or
 // AMP_PASSWORD_FILE (a file with the password alone, e.g. a mounted secret), and what
@@ -35,17 +28,18 @@ const maxPasswordFile = 64 << 10
 func ConfigFromEnv() (Config, error) {
 	retry, faults := retryFromEnv()
 	c := Config{
-		BaseURL:     origin.Trim(textvalue.Trim(os.Getenv(envBaseURL))),
-		Credentials: Credentials{Username: textvalue.TrimBreaks(os.Getenv(envUsername))},
+		BaseURL:     environ.BaseURL(),
+		Credentials: Credentials{Username: environ.Username()},
 		Retry:       retry,
 	}
-	password, passwordFaults := passwordFromEnv()
-	c.Credentials.Password = password
-	dir, storeFaults := tokenDirFromEnv()
+	password, passwordFaults := environ.Password()
+	c.Credentials.Password = NewSecret(password)
+	dir, storeFaults := environ.TokenDir()
 	if dir != "" {
 		c.Store = &FileStore{Dir: dir}
 	}
-	faults = append(c.faults(passwordFaults), append(faults, storeFaults...)...)
+	faults = append(c.faults(configFaults("Credentials.Password", passwordFaults)), faults...)
+	faults = append(faults, configFaults("Store", storeFaults)...)
 	if err := errors.Join(faults...); err != nil {
 		return Config{}, err
 	}
@@ -104,107 +98,10 @@ func retryFromEnv() (RetryConfig, []error) {
 	return c, faults
 }
 
-// tokenDirFromEnv returns where tokens are to be kept, or "" for nowhere.
-func tokenDirFromEnv() (dir string, faults []error) {
-	fault := func(variable, rule string) { faults = append(faults, configFault("Store", variable, rule)) }
-	dir, persistence := textvalue.TrimBreaks(os.Getenv(envTokenDir)), textvalue.Trim(os.Getenv(envPersistence))
-	wanted := dir != ""
-	if persistence != "" {
-		yes, err := strconv.ParseBool(persistence)
-		switch {
-		case err != nil:
-			fault(envPersistence, "must be true or false")
-		case dir != "" && !yes:
-			fault(envPersistence, "must not be false together with "+envTokenDir)
-		default:
-			wanted = yes
-		}
+// configFaults makes errors of a field of what its variables have against them.
+func configFaults(field string, faults []environ.Fault) (errs []error) {
+	for _, f := range faults {
+		errs = append(errs, configFault(field, f.Variable, f.Rule))
 	}
-	if dir != "" {
-		if rule := textvalue.Rule(dir); rule != "" {
-			fault(envTokenDir, rule)
-		} else if !filepath.IsAbs(dir) {
-			fault(envTokenDir, "must be an absolute path")
-		}
-	} else if wanted {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			fault(envPersistence, "needs a cache directory of the user, and there is none: set "+envTokenDir)
-		}
-		dir = filepath.Join(cache, "ampauth")
-	}
-	if faults != nil {
-		return "", faults
-	}
-	return dir, nil
-}
-
-func passwordFromEnv() (password Secret, faults []error) {
-	content, path := []byte(os.Getenv(envPassword)), textvalue.TrimBreaks(os.Getenv(envPasswordFile))
-	defer clear(content)
-	if len(content) > 0 || path == "" {
-		alone, rule := textvalue.Password(content)
-		if rule != "" {
-			faults = append(faults, configFault("Credentials.Password", envPassword, rule))
-		}
-		password = NewSecret(alone)
-	}
-	if path == "" {
-		return password, faults
-	}
-	if len(content) > 0 {
-		faults = append(faults, configFault("Credentials.Password", envPasswordFile, "must not be set together with "+envPassword))
-	}
-	fromFile, fault := passwordFromFile(path)
-	if fault != nil {
-		faults = append(faults, fault)
-	}
-	return fromFile, faults
-}
-
-func passwordFromFile(path string) (Secret, error) {
-	fault := func(rule string) error { return configFault("Credentials.Password", envPasswordFile, rule) }
-	if rule := textvalue.Rule(path); rule != "" {
-		return Secret{}, fault(rule)
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return Secret{}, fault("cannot be read: " + whyNot(path, err))
-	}
-	defer file.Close()
-	// One buffer of our own, so that no copy of the password is left behind.
-	buffer := make([]byte, maxPasswordFile+1)
-	defer clear(buffer)
-	n, err := io.ReadFull(file, buffer)
-	switch {
-	case err == nil:
-		return Secret{}, fault("names a file of more than 64 KiB")
-	case errors.Is(err, io.EOF):
-		return Secret{}, fault("names an empty file")
-	case !errors.Is(err, io.ErrUnexpectedEOF):
-		return Secret{}, fault("cannot be read: " + whyNot(path, err))
-	}
-	password, rule := textvalue.Password(buffer[:n])
-	if rule != "" {
-		return Secret{}, fault("names a file that " + rule)
-	}
-	return NewSecret(password), nil
-}
-
-// whyNot is why a file cannot be read. Its path is shown unless it may be a password that
-// was put into the wrong variable: nothing of it exists.
-func whyNot(path string, err error) string {
-	why := "input/output error"
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		why = e.Err.Error()
-	}
-	if !filepath.IsAbs(path) {
-		return why + " (the path is not absolute)"
-	}
-	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Stat(dir); err == nil {
-			return safedir.Shown(path) + ": " + why
-		}
-	}
-	return why
+	return errs
 }

@@ -4,20 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/environ"
 )
 
 // The environment variables, with the names of the Rust client of the same API.
 const (
-	envBaseURL      = "AMP_API_BASE_URL"
-	envUsername     = "AMP_USERNAME"
-	envPassword     = "AMP_PASSWORD"
-	envPasswordFile = "AMP_PASSWORD_FILE"
+	envBaseURL      = environ.BaseURLVariable
+	envUsername     = environ.UsernameVariable
+	envPassword     = environ.PasswordVariable
+	envPasswordFile = environ.PasswordFileVariable
 	envMaxAttempts  = "API_RETRY_MAX_ATTEMPTS"
 	envBaseDelay    = "API_RETRY_BASE_DELAY_MS"
 	envMaxDelay     = "API_RETRY_MAX_DELAY_MS"
 	envTimeout      = "API_REQUEST_TIMEOUT_SECONDS"
-	envTokenDir     = "AMP_TOKEN_DIR"
-	envPersistence  = "AMP_TOKEN_PERSISTENCE"
+	envTokenDir     = environ.TokenDirVariable
 )
 
 // tooShort returns the rule that a span of time breaks which is too short to be meant. No
