@@ -132,3 +132,25 @@ func notOurs(what entry, info fs.FileInfo) error {
 	}
 	return nil
 }
+
+// exposed returns why others may read or write a file, and what mends it.
+func exposed(what entry, info fs.FileInfo) error {
+	switch {
+	case !ownedBy(info, os.Geteuid()):
+		return fmt.Errorf("%v belongs to another user: chown it to the user of this process", what)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("%v is open to other users: chmod 600 %s", what, Shown(what.path))
+	}
+	return nil
+}
+
+// changeable returns why others may put a file of theirs into a directory, and what mends it.
+func changeable(what entry, info fs.FileInfo) error {
+	switch {
+	case !ownedBy(info, 0, os.Geteuid()):
+		return fmt.Errorf("%v belongs to another user: chown it to the user of this process", what)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%v can be changed by other users: chmod go-w %s", what, Shown(what.path))
+	}
+	return nil
+}
