@@ -89,6 +89,26 @@ func TestExactlyOnceTableHasEveryMutationAndAReadForIt(t *testing.T) {
 	}
 }
 
+// What the command ampauth says of a mutation in doubt is what the table says.
+func TestExactlyOnceTableIsWhatTheCommandSays(t *testing.T) {
+	rows, _ := onceTable(t)
+	said := make(map[string]amproutes.Reading)
+	for _, op := range amproutes.Operations() {
+		if reading, ok := amproutes.ReadingOf(op); ok {
+			said[reading.Mutation] = reading
+		}
+	}
+	written := make(map[string]amproutes.Reading)
+	plain := func(cell string) string { return strings.ReplaceAll(cell, "`", "") }
+	for _, row := range rows {
+		written[plain(row.mutation)] = amproutes.Reading{Mutation: plain(row.mutation), Key: plain(row.key),
+			Read: plain(row.read), Found: plain(row.found), Sure: row.sure}
+	}
+	if diff := cmp.Diff(written, said); diff != "" {
+		t.Errorf("the readings (-in the document +said):\n%s", diff)
+	}
+}
+
 // The notes name more operations, and letters for their sources.
 func TestExactlyOnceNamesWhatThereIs(t *testing.T) {
 	_, text := onceTable(t)

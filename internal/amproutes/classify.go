@@ -33,9 +33,13 @@ import (
 //
 // HEAD is classified like GET, because Django REST framework runs the handler
 // of GET for it. Methods are case-sensitive (RFC 9110, section 9.1).
-func Classify(method string, u *url.URL) Class {
+func Classify(method string, u *url.URL) Class { return Find(method, u).Class }
+
+// Find returns the operation of the table that a request asks for. It is the zero
+// Operation, whose class is Mutation, where [Classify] does not recognise the request.
+func Find(method string, u *url.URL) Operation {
 	if u == nil || u.Opaque != "" { // net/http sends Opaque in place of the path
-		return Mutation
+		return Operation{}
 	}
 	rest, encoded := u.Path, false
 	if u.RawPath != "" {
@@ -56,24 +60,24 @@ func Classify(method string, u *url.URL) Class {
 			var err error
 			segment, err = url.PathUnescape(segment)
 			if err != nil || strings.Contains(segment, "/") {
-				return Mutation
+				return Operation{}
 			}
 		}
 		switch {
 		case segment == "." || segment == "..", segment == "" && at != nil:
-			return Mutation
+			return Operation{}
 		case at == nil:
 			at = root.word(segment)
 		default:
 			if at = at.child(segment); at == nil {
-				return Mutation
+				return Operation{}
 			}
 		}
 	}
-	if at == nil || at.method != method {
-		return Mutation
+	if at == nil || at.operation.Method != method {
+		return Operation{}
 	}
-	return at.class
+	return at.operation
 }
 
 // Mutates reports whether some server may take a request for one of the mutations in
@@ -96,7 +100,7 @@ func Mutates(method string, u *url.URL) bool {
 			}
 			at = at.child(segment)
 		}
-		if at != nil && at.method == method && at.class == Mutation {
+		if at != nil && at.operation.Method == method && at.operation.Class == Mutation {
 			return true
 		}
 	}
@@ -113,8 +117,7 @@ type node struct {
 
 	// The operation that ends here, if any. AMP has the verb in the path, so
 	// that no path has two.
-	method string
-	class  Class
+	operation Operation
 }
 
 type word struct {
@@ -129,7 +132,7 @@ func newTree(operations []Operation) *node {
 		for segment := range strings.SplitSeq(strings.Trim(op.Path, "/"), "/") {
 			at = at.grow(segment)
 		}
-		at.method, at.class = op.Method, op.Class
+		at.operation = op
 	}
 	return root
 }
