@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -49,16 +48,6 @@ type view struct {
 }
 
 func newView(out io.Writer, inPlace bool) *view { return &view{out: out, inPlace: inPlace} }
-
-// isTerminal reports whether a person is likely to watch w.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
 
 // show shows what look returns, each second until ctx ends.
 func (v *view) show(ctx context.Context, look func() snapshot) {

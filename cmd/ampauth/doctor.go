@@ -9,23 +9,23 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/ampauth/ampauth"
 )
 
 const doctorUsage = `usage: ampauth doctor [flags]
 
-Checks, one after the other, what stands between this machine and AMP, and says of each
-what to do: the configuration and where each value came from, the name (DNS), the
-connection (TCP), the certificate (TLS), the clock, the login, an authenticated read
-(GET /managers/me), and the place where tokens are kept.
+Checks, one after the other, what stands between this machine and AMP, and says
+of each what to do: the configuration and where each value came from, the name
+(DNS), the connection (TCP), the certificate (TLS), the clock, the login, an
+authenticated read (GET /managers/me), and the place where tokens are kept.
 
-It sends no mutation, and makes one attempt at each thing, so that it shows what a
-retry would hide. The stored token of the account is neither used nor changed: what is
-written into the store has a key of its own, and is removed. With -refresh the token
-is refreshed as well, which ends it for all others who use the account.
+It sends no mutation, and makes one attempt at each thing, so that it shows what
+a retry would hide. The stored token of the account is neither used nor changed:
+what is written into the store has a key of its own, and is removed. With
+-refresh the token is refreshed as well, which ends it for all others who use
+the account.
 
-Each check is ok, a warning, failed, or not tried, with the check that it waits for.
+Each check is ok, a warning, failed, or not tried, with the check that it waits
+for.
 
 Exit codes: 0 nothing failed, 1 something failed, 2 usage,
 4 not authenticated (AMP refused user name and password, or the token).
@@ -65,6 +65,7 @@ func runDoctor(ctx context.Context, args []string, stdout, stderr io.Writer) int
 		fmt.Fprint(flags.Output(), doctorUsage)
 		flags.PrintDefaults()
 	}
+	profile := profileFlag(flags)
 	if code, ok := parse(flags, args, stdout, stderr); !ok {
 		return code
 	}
@@ -75,18 +76,16 @@ func runDoctor(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	if !*asJSON {
 		d.tell = func(f finding) { f.print(stdout) } // at once: some take their time
 	}
-	cfg, err := ampauth.ConfigFromEnv()
-	defer cfg.Credentials.Password.Destroy()
-	d.examine(ctx, cfg, err)
+	a, err := accountOf(*profile)
+	defer a.Credentials.Password.Destroy()
+	d.examine(ctx, a, err)
 	if *asJSON {
 		text, err := json.MarshalIndent(d.diagnosis, "", "  ")
-		if err == nil {
-			_, err = fmt.Fprintf(stdout, "%s\n", text)
-		}
 		if err != nil {
 			fmt.Fprintln(stderr, "ampauth doctor:", err)
 			return exitError
 		}
+		fmt.Fprintf(stdout, "%s\n", text)
 	}
 	switch {
 	case d.refused:
@@ -103,7 +102,7 @@ type doctor struct {
 	refresh bool
 	tell    func(finding)
 
-	cfg     ampauth.Config
+	account account
 	blocked string // the check that has failed, without which those after it cannot be made
 }
 
@@ -112,9 +111,9 @@ func newDoctor(refresh bool) *doctor {
 }
 
 // examine makes all checks. err is what is wrong with the configuration.
-func (d *doctor) examine(ctx context.Context, cfg ampauth.Config, err error) {
-	d.cfg = cfg
-	d.note(configuration(cfg, err))
+func (d *doctor) examine(ctx context.Context, a account, err error) {
+	d.account = a
+	d.note(configuration(a, err))
 	if err != nil {
 		for _, name := range []string{"dns", "tcp", "tls", "clock", "login", "read", "refresh", "store"} {
 			d.note(finding{Name: name, State: findingNotTried, WaitsFor: "configuration"})
@@ -123,7 +122,7 @@ func (d *doctor) examine(ctx context.Context, cfg ampauth.Config, err error) {
 	}
 	d.examineNetwork(ctx)
 	d.examineAccount(ctx)
-	d.check(ctx, "", "store", 10*time.Second, func(ctx context.Context) finding { return examineStore(ctx, cfg) })
+	d.check(ctx, "", "store", 10*time.Second, func(ctx context.Context) finding { return examineStore(ctx, a.Config) })
 }
 
 // check makes one check within its time, unless another one has to be well before. A check
@@ -160,6 +159,13 @@ func (d *doctor) note(f finding) {
 	}
 	if f.Do == nil {
 		f.Do = []string{}
+	}
+	if f.Name != "configuration" { // which tells of all variables and keys by itself
+		for _, texts := range [][]string{f.Seen, f.Do} {
+			for i, text := range texts {
+				texts[i] = d.account.advice(text)
+			}
+		}
 	}
 	if f.State == findingFailed {
 		d.OK = false

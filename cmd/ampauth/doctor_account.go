@@ -17,7 +17,7 @@ const whoAmI = "/managers/me"
 
 // examineAccount checks the login and what the token is good for.
 func (d *doctor) examineAccount(ctx context.Context) {
-	cfg := d.cfg
+	cfg := d.account.Config
 	cfg.Store = nil           // the stored token is others'
 	cfg.Retry.MaxAttempts = 1 // a second attempt would hide the fault of the first
 	refreshed := make(chan error, 1)
@@ -66,7 +66,7 @@ func (d *doctor) logIn(ctx context.Context, client *ampauth.Client) finding {
 }
 
 func (d *doctor) read(ctx context.Context, client *ampauth.Client) finding {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.cfg.URL(whoAmI), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.account.URL(whoAmI), nil)
 	if err != nil {
 		return failing("no request can be made of the base URL", "look at AMP_API_BASE_URL")
 	}

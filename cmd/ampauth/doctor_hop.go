@@ -37,7 +37,7 @@ type hop struct {
 func (d *doctor) examineNetwork(ctx context.Context) {
 	var at hop
 	d.block(d.check(ctx, "", "dns", 5*time.Second, func(ctx context.Context) (f finding) {
-		at, f = firstHop(d.cfg.BaseURL)
+		at, f = firstHop(d.account.BaseURL)
 		if f.State != "" {
 			return f
 		}
@@ -46,7 +46,7 @@ func (d *doctor) examineNetwork(ctx context.Context) {
 	d.block(d.check(ctx, d.blocked, "tcp", 10*time.Second, func(ctx context.Context) finding { return connect(ctx, at) }))
 	var seen probe
 	d.block(d.check(ctx, d.blocked, "tls", 15*time.Second, func(ctx context.Context) finding {
-		seen = probeServer(ctx, d.cfg.URL("/info"))
+		seen = probeServer(ctx, d.account.URL("/info"))
 		return seen.certificate(at)
 	}))
 	d.check(ctx, d.blocked, "clock", time.Second, func(context.Context) finding { return seen.clock() })

@@ -18,10 +18,10 @@ import (
 
 const fakeUsage = `usage: ampauth fake [flags]
 
-Runs a fake AMP on a loopback port, to try this command, a client in any language or
-a demonstration without a network and without an account. It knows all operations
-of AMP 0.1.12, asks for the token, remembers what was created, and forgets all of it
-when it ends. What a request holds is not checked.
+Runs a fake AMP on a loopback port, to try this command, a client in any
+language or a demonstration without a network and without an account. It knows
+all operations of AMP 0.1.12, asks for the token, remembers what was created,
+and forgets all of it when it ends. What a request holds is not checked.
 
 The environment to use goes to stdout, in lines for a shell:
 
@@ -30,13 +30,14 @@ The environment to use goes to stdout, in lines for a shell:
   ampauth get /assets
 
 Ctrl-C or SIGTERM ends it. Then it tells on stderr what it has served, which
-mutations it has performed, and what clients did that a client of AMP must not do.
+mutations it has performed, and what clients did that a client of AMP must not
+do.
 
-A fault is ROUTE:WHAT[,WHAT...][xTIMES]. ROUTE is a method and a path with AMP's own
-names in braces, as "GET /assets/{assetUuid}"; a path alone for any method; or nothing
-for any request, logins included. TIMES is how many requests meet it: 1 if it is not
-there, or "all". A request meets at most one fault: the first that is for it and not
-used up. WHAT is one or more of
+A fault is ROUTE:WHAT[,WHAT...][xTIMES]. ROUTE is a method and a path with AMP's
+own names in braces, as "GET /assets/{assetUuid}"; a path alone for any method;
+or nothing for any request, logins included. TIMES is how many requests meet it:
+1 if it is not there, or "all". A request meets at most one fault: the first
+that is for it and not used up. WHAT is one or more of
 
   503            a status, 200 to 299 or 400 to 599, in place of AMP's answer
   reset          the connection is reset in place of an answer
@@ -58,7 +59,7 @@ const (
 func runFake(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var faults faultFlags
 	flags := flag.NewFlagSet("ampauth fake", flag.ContinueOnError)
-	listen := flags.String("listen", "127.0.0.1:0", "loopback `address` and port; port 0 takes a free one")
+	listen := flags.String("listen", "127.0.0.1:0", "loopback `address` and port;\nport 0 takes a free one")
 	lifetime := flags.Duration("lifetime", 24*time.Hour, "`time` that a token lives")
 	flags.Var(&faults, "fault", "a `fault`, as above; may be given more than once")
 	flags.Usage = func() {

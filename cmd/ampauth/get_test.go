@@ -23,7 +23,13 @@ const (
 // configure points the environment at a fake.
 func configure(t *testing.T) (*fakeamp.Server, *httptest.Server) {
 	t.Helper()
-	fake := fakeamp.New(fakeamp.Config{})
+	return configureWith(t, nil)
+}
+
+// configureWith is configure with other users.
+func configureWith(t *testing.T, users map[string]string) (*fakeamp.Server, *httptest.Server) {
+	t.Helper()
+	fake := fakeamp.New(fakeamp.Config{Users: users})
 	server := httptest.NewServer(fake)
 	t.Cleanup(server.Close)
 	t.Cleanup(fake.Close)
@@ -41,7 +47,7 @@ func setEnvironment(t *testing.T, environment map[string]string) {
 	for _, name := range []string{
 		"AMP_API_BASE_URL", "AMP_USERNAME", "AMP_PASSWORD", "AMP_PASSWORD_FILE", "API_RETRY_MAX_ATTEMPTS",
 		"API_RETRY_BASE_DELAY_MS", "API_RETRY_MAX_DELAY_MS", "API_REQUEST_TIMEOUT_SECONDS",
-		"AMP_TOKEN_DIR", "AMP_TOKEN_PERSISTENCE",
+		"AMP_TOKEN_DIR", "AMP_TOKEN_PERSISTENCE", "AMP_PROFILE",
 	} {
 		t.Setenv(name, environment[name])
 	}
@@ -86,17 +92,31 @@ func TestGetSendsTheTokenNowhereElse(t *testing.T) {
 		"", "?x=" + privateQuery, "https://elsewhere.example/assets", "HTTP://127.0.0.1/api/assets", "//elsewhere.example/assets",
 		"///elsewhere.example", "mailto:somebody", "../admin", "/assets/../../admin", "/..", "/assets/%2e%2e/%2E%2E/admin",
 		"/..%2fadmin", `\..\admin`, "/./assets", "/assets#" + privateQuery, "/%zz?" + privateQuery, "\x7f",
+		"/assets/%252e%252e/admin", "/%25252e%25252e/admin", "/assets/..;/admin", "/assets/..;x=1/admin", "/assets/.;/..%3b/admin", "/assets/%2e%2e%3B/admin",
+		`/assets/..%5cadmin`, "/assets/%20../admin", "/assets/..%09/admin", "/assets/%0d%0aHost:%20elsewhere", "/assets/%00", "/assets/%250a", "/assets\n", "/assets/%c2%9b2J",
+		"/assets/%c0%ae%c0%ae/admin", "/assets/%ff", "/user/obtain_token", "/user/refresh-token?" + privateQuery, "/user/refresh_token/", "/user//refresh-token",
+		"/assets/100%25", "/assets/a;b", "/assets//x", "/assets/x%2fregister", "/assets/%e2%80%ae", "/assets/%ef%bb%bf",
 	} {
 		t.Run(path, func(t *testing.T) {
 			fake, _ := configure(t)
 			got := get(t, t.Context(), path)
-			if got.code != 2 || got.stdout != "" || !strings.Contains(got.stderr, "PATH") {
+			if got.code != 2 || got.stdout != "" || !strings.Contains(got.stderr, "PATH") && !strings.Contains(got.stderr, "see ampauth token -h") {
 				t.Errorf("%+v, want a usage error", got)
 			}
 			if n := len(fake.Counts()); n > 0 {
 				t.Errorf("%d routes were asked for, want none", n)
 			}
 		})
+	}
+}
+
+// What looks like dots and is none goes where it is meant to.
+func TestGetTakesWhatASegmentMayHold(t *testing.T) {
+	for _, path := range []string{"/assets/...", "/assets/a..b", "/assets/..a", "/assets/a,b=..", "/assets/%E6%96%87", "assets/", "/assets?a=../..", "/assets?a=%0a"} {
+		configure(t)
+		if got := get(t, t.Context(), path); got.code == exitUsage {
+			t.Errorf("%s: %+v", path, got)
+		}
 	}
 }
 

@@ -15,8 +15,9 @@ import (
 
 const proxyUsage = `usage: ampauth proxy [flags]
 
-Passes requests on to AMP, logged in, for languages that have no client of their own.
-What is asked for at http://127.0.0.1:8001/assets is asked for below the base URL:
+Passes requests on to AMP, logged in, for languages that have no client of their
+own. What is asked for at http://127.0.0.1:8001/assets is asked for below the
+base URL:
 
   ampauth proxy &
   curl http://127.0.0.1:8001/assets
@@ -27,32 +28,33 @@ What is asked for at http://127.0.0.1:8001/assets is asked for below the base UR
 Whoever can connect acts for the account: on a port that is every user of this
 machine, on a Unix socket (mode 0600) only you.
 
-Reads and calls that can be repeated pass. A mutation is answered 403: if its end were
-in doubt, the program behind the proxy could not know, and would send it again. So
-is a login or a refresh, since nobody gets the token. An Authorization field and
-cookies are dropped; of the header only what AMP needs is passed on. Refused are a
-Host that is not this proxy's, requests from a web page (Origin, Sec-Fetch-Site),
-CONNECT, Upgrade, and paths that could lead out of the base URL.
+Reads and calls that can be repeated pass. A mutation is answered 403: if its
+end were in doubt, the program behind the proxy could not know, and would send
+it again. So is a login or a refresh, since nobody gets the token. An
+Authorization field and cookies are dropped; of the header only what AMP needs
+is passed on. Refused are a Host that is not this proxy's, requests from a web
+page (Origin, Sec-Fetch-Site), CONNECT, Upgrade, and paths that could lead out
+of the base URL.
 
-Each call is tried again, waits, and ends in time as with "ampauth get". A line for
-each request goes to stderr, without its query. Ctrl-C or SIGTERM ends it when the
-requests under way are answered, after 5 s at most.
+Each call is tried again, waits, and ends in time as with "ampauth get". A line
+for each request goes to stderr, without its query. Ctrl-C or SIGTERM ends it
+when the requests under way are answered, after 5 s at most.
 
 `
 
 func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ampauth proxy", flag.ContinueOnError)
-	listen := flags.String("listen", "127.0.0.1:8001", "loopback `address` and port; port 0 takes a free one")
+	listen := flags.String("listen", "127.0.0.1:8001", "loopback `address` and port;\nport 0 takes a free one")
 	socket := flags.String("unix", "", "`path` of a Unix socket, in place of -listen")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), proxyUsage)
 		flags.PrintDefaults()
 	}
-	cfg, code, ok := configured(flags, args, stdout, stderr)
+	a, code, ok := configured(flags, args, stdout, stderr)
 	if !ok {
 		return code
 	}
-	defer cfg.Credentials.Password.Destroy()
+	defer a.Credentials.Password.Destroy()
 	address, fault := loopback(*listen)
 	listens := false
 	flags.Visit(func(f *flag.Flag) { listens = listens || f.Name == "listen" })
@@ -64,12 +66,12 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	}
 
 	faults := newStoreFaults()
-	cfg.OnEvent = faults.hear
+	a.OnEvent = faults.hear
 	pooled := cleanhttp.DefaultPooledTransport()
 	pooled.MaxIdleConnsPerHost = 100
 	conns := &ampauth.ConnTransport{Base: pooled}
-	cfg.HTTPClient = &http.Client{Transport: &tokenGuard{base: conns}}
-	client, err := ampauth.NewClient(cfg)
+	a.HTTPClient = &http.Client{Transport: &tokenGuard{base: conns}}
+	client, err := ampauth.NewClient(a.Config)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitError
@@ -96,7 +98,7 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		fmt.Fprintln(stderr, "ampauth proxy:", err)
 		return exitError
 	}
-	handler := newProxy(cfg, client.Transport, log.New(stderr, "", log.LstdFlags))
+	handler := newProxy(a, client.Transport, log.New(stderr, "", log.LstdFlags))
 	if *socket == "" {
 		handler.port = l.Addr().(*net.TCPAddr).Port
 	}

@@ -51,7 +51,7 @@ func TestProxyNeverAnswersWithTheToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fake := over(t, handler)
 			address, log := startProxy(t)
-			got := exchange(t, address, "GET /assets HTTP/1.1\r\nHost: "+address+"\r\nTe: trailers\r\nConnection: close\r\n\r\n")
+			got := rawExchange(t, address, "GET /assets HTTP/1.1\r\nHost: "+address+"\r\nTe: trailers\r\nConnection: close\r\n\r\n")
 			token := fake.Token("issuer")
 			// A chunked body has the lengths of its pieces in between.
 			plain := strings.NewReplacer("\r\n1\r\n", "", "\r\n", "").Replace(got)

@@ -34,14 +34,14 @@ type proxy struct {
 	requests atomic.Int64
 }
 
-func newProxy(cfg ampauth.Config, transport http.RoundTripper, logger *log.Logger) *proxy {
-	p := &proxy{base: cfg.BaseURL, log: logger}
+func newProxy(a account, transport http.RoundTripper, logger *log.Logger) *proxy {
+	p := &proxy{base: a.BaseURL, log: logger}
 	p.reverse = httputil.ReverseProxy{
-		Rewrite:        func(r *httputil.ProxyRequest) { rewrite(r, cfg) },
+		Rewrite:        func(r *httputil.ProxyRequest) { rewrite(r, a.Config) },
 		Transport:      transport,
 		FlushInterval:  -1, // each piece at once
 		ModifyResponse: p.modify,
-		ErrorHandler:   answerError,
+		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { answerError(w, a, err) },
 		ErrorLog:       log.New(io.Discard, "", 0), // the log has a line for each request
 	}
 	return p
@@ -50,7 +50,7 @@ func newProxy(cfg ampauth.Config, transport http.RoundTripper, logger *log.Logge
 // rewrite makes a request that was let in the one that AMP gets.
 func rewrite(r *httputil.ProxyRequest, cfg ampauth.Config) {
 	target, err := url.Parse(cfg.URL(r.In.URL.RequestURI()))
-	if err != nil { // cleanPath let it pass, so it is a URL
+	if err != nil { // refusal let it pass, so it is a URL
 		target = &url.URL{}
 	}
 	r.Out.URL, r.Out.Host, r.Out.RequestURI = target, "", ""
@@ -100,7 +100,7 @@ func (p *proxy) modify(resp *http.Response) error {
 		return errPacked
 	}
 	resp.Header.Del("Set-Cookie")
-	harmless(resp.Header)
+	disarm(resp.Header)
 	location := resp.Header.Get("Location")
 	if location == "" || resp.StatusCode/100 != 3 && resp.StatusCode != http.StatusCreated {
 		return nil
@@ -130,14 +130,14 @@ var (
 	errPacked    = errors.New("ampauth: the answer is packed although that was not asked for")
 )
 
-// harmless has a browser that shows an answer run nothing of it.
-func harmless(header http.Header) {
+// disarm has a browser that shows an answer run nothing of it.
+func disarm(header http.Header) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Security-Policy", "default-src 'none'; sandbox")
 }
 
 // answerError answers a request for which there is no answer of AMP's.
-func answerError(w http.ResponseWriter, _ *http.Request, err error) {
+func answerError(w http.ResponseWriter, a account, err error) {
 	status := http.StatusBadGateway
 	if timeout, ok := errors.AsType[interface {
 		error
@@ -145,13 +145,13 @@ func answerError(w http.ResponseWriter, _ *http.Request, err error) {
 	}](err); ok && timeout.Timeout() {
 		status = http.StatusGatewayTimeout
 	}
-	answerDetail(w, status, withoutURL(err))
+	answerDetail(w, status, a.advice(withoutURL(err)))
 }
 
 // answerDetail sends a sentence as Django REST framework does.
 func answerDetail(w http.ResponseWriter, status int, why string) {
 	body, _ := json.Marshal(map[string]string{"detail": why}) // text alone does not fail
-	harmless(w.Header())
+	disarm(w.Header())
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n'))

@@ -32,11 +32,11 @@ func (p *proxy) refusal(r *http.Request) (status int, why string) {
 	}
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	if why := pathFault(path); why != "" {
-		return http.StatusBadRequest, why
+		return http.StatusBadRequest, "the path " + why
 	}
 	target, err := url.ParseRequestURI(path)
 	if err != nil {
-		return http.StatusBadRequest, "the path is not the path of a URL"
+		return http.StatusBadRequest, "the path " + noPath
 	}
 	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.ContentLength != 0 {
 		return http.StatusBadRequest, "a GET or HEAD has no body at AMP"
@@ -46,14 +46,13 @@ func (p *proxy) refusal(r *http.Request) (status int, why string) {
 
 // classRefusal refuses what must not be sent twice, and what yields a token.
 func (p *proxy) classRefusal(method string, target *url.URL) (status int, why string) {
-	last := strings.TrimSuffix(target.Path, "/")
-	if strings.HasSuffix(last, "/user/obtain_token") || strings.HasSuffix(last, "/user/refresh-token") {
+	if givesToken(target) {
 		return http.StatusForbidden, "the proxy logs in by itself, and nobody gets its token"
 	}
 	// The same path below the base URL: the class is that of what AMP gets.
 	below, err := url.Parse(strings.TrimRight(p.base, "/") + target.EscapedPath())
 	if err != nil {
-		return http.StatusBadRequest, "the path is not the path of a URL"
+		return http.StatusBadRequest, "the path " + noPath
 	}
 	for _, u := range []*url.URL{target, below} {
 		if ampauth.ClassifyAMP(&http.Request{Method: method, URL: u}) == ampauth.MutatingOperation {
@@ -79,35 +78,4 @@ func namesUpgrade(value string) bool {
 	return slices.ContainsFunc(strings.Split(value, ","), func(token string) bool {
 		return strings.EqualFold(strings.TrimSpace(token), "upgrade")
 	})
-}
-
-// pathFault says why a path, as sent, may mean something else to a server behind than here;
-// "" for nothing. None of AMP's needs what is refused.
-func pathFault(path string) string {
-	decoded, err := url.PathUnescape(path)
-	switch {
-	case err != nil:
-		return "the path is not the path of a URL"
-	case strings.Count(decoded, "/") != strings.Count(path, "/"), strings.ContainsRune(decoded, '\\'):
-		return "the path must not hold an escaped slash or a backslash"
-	case strings.ContainsRune(decoded, '%'):
-		return "the path must not be escaped twice"
-	case strings.ContainsRune(decoded, ';'):
-		return "the path must not hold a semicolon"
-	case strings.ContainsFunc(decoded, func(c rune) bool {
-		return c < ' ' || c == 0x7f || c == '\u2028' || c == '\u2029' || c == '\ufffd' || c >= 0x80 && c < 0xa0
-	}):
-		return "the path must not hold control characters"
-	case strings.Contains(decoded, "//"):
-		return "the path must not hold empty segments"
-	}
-	for segment := range strings.SplitSeq(decoded, "/") {
-		if segment == "." || segment == ".." {
-			return "the path must not hold the segments . or .., which lead out of the base URL"
-		}
-	}
-	if strings.ContainsRune(path, '#') {
-		return "the path must not hold a fragment"
-	}
-	return ""
 }

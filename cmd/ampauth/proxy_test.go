@@ -41,8 +41,8 @@ func startProxy(t *testing.T) (address string, log *lockedBuffer) {
 	return strings.TrimSpace(strings.TrimPrefix(line, "http://")), log
 }
 
-// exchange sends bytes and returns all that comes back.
-func exchange(t *testing.T, address, request string) string {
+// rawExchange sends bytes and returns all that comes back.
+func rawExchange(t *testing.T, address, request string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	mustDo(t, err)
@@ -96,7 +96,7 @@ func TestProxyTriesAgainAndRenewsTheToken(t *testing.T) {
 	fake, _ := configure(t)
 	address, _ := startProxy(t)
 	read := func() string {
-		return exchange(t, address, "GET /assets HTTP/1.1\r\nHost: "+address+"\r\nConnection: close\r\n\r\n")
+		return rawExchange(t, address, "GET /assets HTTP/1.1\r\nHost: "+address+"\r\nConnection: close\r\n\r\n")
 	}
 	fake.Inject(fakeamp.Fault{Route: "GET /assets", Status: 503, Times: 2})
 	if got := read(); !strings.HasPrefix(got, "HTTP/1.1 200 ") || fake.Count("GET /assets") != 3 {
@@ -137,7 +137,7 @@ func TestProxyPassesOnOnlyWhatAMPNeeds(t *testing.T) {
 		http.SetCookie(w, &http.Cookie{Name: "sessionid", Value: "x"})
 	})
 	address, _ := startProxy(t)
-	got := exchange(t, address, "GET /assets HTTP/1.1\r\nHost: "+address+"\r\n"+strings.Join([]string{
+	got := rawExchange(t, address, "GET /assets HTTP/1.1\r\nHost: "+address+"\r\n"+strings.Join([]string{
 		"Connection: close, X-Request-Id, Keep-Alive", "X-Request-Id: 1", "Keep-Alive: 5", "Proxy-Authorization: Basic eDp5", "Te: trailers", "Trailer: X-Late",
 		"Authorization: Bearer x", "Cookie: sessionid=y", "X-HTTP-Method-Override: DELETE", "X-Original-URL: /admin", "X-Rewrite-URL: /admin", "X-Forwarded-Host: evil.example",
 		"Forwarded: for=evil.example", "Accept-Language: de", "Accept-Encoding: br", "Accept: application/json", "If-None-Match: \"1\"", "Expect: 100-continue",
@@ -183,7 +183,7 @@ func TestProxyAnswersWithASentence(t *testing.T) {
 			fake, _ := configure(t)
 			fake.Inject(tt.fault)
 			address, log := startProxy(t)
-			got := exchange(t, address, "GET /assets?"+privateQuery+" HTTP/1.1\r\nHost: "+address+"\r\nConnection: close\r\n\r\n")
+			got := rawExchange(t, address, "GET /assets?"+privateQuery+" HTTP/1.1\r\nHost: "+address+"\r\nConnection: close\r\n\r\n")
 			if !strings.HasPrefix(got, "HTTP/1.1 "+tt.status) || !strings.Contains(got, tt.want) {
 				t.Errorf("%q, want %s and %q", got, tt.status, tt.want)
 			}
@@ -266,7 +266,7 @@ func TestProxyEndsWhenWhatIsUnderWayIsAnswered(t *testing.T) {
 		address := strings.TrimSpace(strings.TrimPrefix(proxy.stdout.String(), "http://"))
 		got := make(chan string, 1)
 		go func() {
-			got <- exchange(t, address, "GET /assets HTTP/1.1\r\nHost: "+address+"\r\nConnection: close\r\n\r\n")
+			got <- rawExchange(t, address, "GET /assets HTTP/1.1\r\nHost: "+address+"\r\nConnection: close\r\n\r\n")
 		}()
 		<-under
 		mustDo(t, proxy.cmd.Process.Signal(signal))

@@ -13,18 +13,18 @@ import (
 	"github.com/ampauth/ampauth"
 )
 
-const statusUsage = `usage: ampauth status [-json]
+const statusUsage = `usage: ampauth status [-json] [-profile NAME]
 
-Tells what the environment's configuration would use: the base URL, the user, where
-the token is kept, its age and the time left, or why there is none to be used. It
-sends nothing, and never shows the token.
+Tells what the configuration would use: the base URL, the user, where the token
+is kept, its age and the time left, or why there is none to be used. It sends
+nothing, and never shows the token.
 
 Exit codes: 0 there is a token to be used, 1 error, 2 usage, 4 there is none.
 `
 
-const logoutUsage = `usage: ampauth logout
+const logoutUsage = `usage: ampauth logout [-profile NAME]
 
-Removes the stored token of the environment's account from this machine. AMP goes on
+Removes the stored token of the account from this machine. AMP goes on
 accepting it until it ends, or somebody refreshes it or changes the password.
 
 Exit codes: 0 there is none any more, 1 error, 2 usage.
@@ -47,12 +47,12 @@ func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	flags := flag.NewFlagSet("ampauth status", flag.ContinueOnError)
 	asJSON := flags.Bool("json", false, "")
 	flags.Usage = func() { fmt.Fprint(flags.Output(), statusUsage) }
-	cfg, code, ok := configured(flags, args, stdout, stderr)
+	a, code, ok := configured(flags, args, stdout, stderr)
 	if !ok {
 		return code
 	}
-	defer cfg.Credentials.Password.Destroy()
-	s := statusOf(ctx, cfg)
+	defer a.Credentials.Password.Destroy()
+	s := statusOf(ctx, a.Config)
 	if *asJSON {
 		text, err := json.MarshalIndent(s, "", "  ")
 		if err != nil {
@@ -75,44 +75,27 @@ func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) int
 func runLogout(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ampauth logout", flag.ContinueOnError)
 	flags.Usage = func() { fmt.Fprint(flags.Output(), logoutUsage) }
-	cfg, code, ok := configured(flags, args, stdout, stderr)
+	a, code, ok := configured(flags, args, stdout, stderr)
 	if !ok {
 		return code
 	}
-	defer cfg.Credentials.Password.Destroy()
-	tokens, err := ampauth.NewTokenManager(cfg)
+	defer a.Credentials.Password.Destroy()
+	tokens, err := ampauth.NewTokenManager(a.Config)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitError
 	}
 	defer tokens.Close()
 	if err := tokens.Clear(ctx); err != nil {
-		fmt.Fprintf(stderr, "%v; then log out again, or remove the token from %s by hand\n", err, printable(keptIn(cfg)))
+		fmt.Fprintf(stderr, "%v; then log out again, or remove the token from %s by hand\n", err, printable(keptIn(a.Config)))
 		return exitError
 	}
-	if cfg.Store == nil {
+	if a.Store == nil {
 		fmt.Fprintln(stdout, "tokens are not kept: set AMP_TOKEN_DIR or AMP_TOKEN_PERSISTENCE=true")
 		return exitOK
 	}
-	fmt.Fprintf(stdout, "no token of %s is kept in %s\n", printable(cfg.Credentials.Username), printable(keptIn(cfg)))
+	fmt.Fprintf(stdout, "no token of %s is kept in %s\n", printable(a.Credentials.Username), printable(keptIn(a.Config)))
 	return exitOK
-}
-
-// configured reads the flags and the environment. If ok is false there is nothing
-// more to do but to exit with code.
-func configured(flags *flag.FlagSet, args []string, stdout, stderr io.Writer) (cfg ampauth.Config, code int, ok bool) {
-	if code, ok := parse(flags, args, stdout, stderr); !ok {
-		return cfg, code, false
-	}
-	if flags.NArg() > 0 {
-		return cfg, misused(flags, stderr, "takes no arguments"), false
-	}
-	cfg, err := ampauth.ConfigFromEnv()
-	if err != nil {
-		fmt.Fprintln(stderr, err) // every fault at once, a line each
-		return cfg, exitError, false
-	}
-	return cfg, exitOK, true
 }
 
 func keptIn(cfg ampauth.Config) string {
@@ -164,7 +147,7 @@ func (s status) print(w io.Writer) {
 	fmt.Fprintf(w, "base URL  %s\nuser      %s\nkept in   %s\n", printable(s.BaseURL), printable(s.User), printable(s.KeptIn))
 	switch {
 	case s.Refusal != "":
-		fmt.Fprintf(w, "token     not used: %s\n", s.Refusal)
+		fmt.Fprintf(w, "token     not used: %s\n", s.Refusal) // a line, since it may hold a command
 		return
 	case !s.Usable:
 		fmt.Fprintln(w, "token     none")
