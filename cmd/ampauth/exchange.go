@@ -114,17 +114,22 @@ func writeBody(body io.Reader, stdout io.Writer) error {
 // tellReading says how one finds out whether a mutation in doubt was performed.
 func tellReading(req *http.Request, at string, stderr io.Writer) {
 	const document = "docs/exactly-once.md of github.com/ampauth/ampauth"
+	tell := func(text string) {
+		for _, line := range wrapped(text, screen) {
+			fmt.Fprintln(stderr, line)
+		}
+	}
 	op := amproutes.Find(req.Method, req.URL)
 	reading, known := amproutes.ReadingOf(op)
 	switch {
 	case !known:
-		fmt.Fprintln(stderr, "ampauth: in doubt: this is no mutation that is known. Find a read that shows whether it was performed before you send it again; "+document+" says what to mind.")
+		tell("ampauth: in doubt: this is no mutation that is known. Find a read that shows whether it was performed before you send it again; " + document + " says what to mind.")
 	case reading.Read == "none":
-		fmt.Fprintln(stderr, "ampauth: in doubt: no read is known that shows whether it was performed. Let a person look before it is sent again; see "+document+".")
+		tell("ampauth: in doubt: no read is known that shows whether it was performed. Let a person look before it is sent again; see " + document + ".")
 	default:
 		fmt.Fprintf(stderr, "ampauth: in doubt: before you send it again, read\n\n    %s\n\n", filledIn(reading.Read, op.Path, at))
-		fmt.Fprintf(stderr, "What identifies it: %s. It was performed if %s. How sure that is: %s.\n", reading.Key, reading.Found, reading.Sure)
-		fmt.Fprintln(stderr, "It may be performed after you have looked: wait for some minutes. More in "+document+".")
+		tell(fmt.Sprintf("What identifies it: %s. It was performed if %s. How sure that is: %s.", reading.Key, reading.Found, reading.Sure))
+		tell("It may be performed after you have looked: wait for some minutes. More in " + document + ".")
 	}
 }
 
