@@ -33,7 +33,7 @@ is in doubt, as after a broken connection, a timeout, Ctrl-C, or an answer of
 again. A script must not take 5 for a failure:
 
   ampauth call POST /assets/issue -d @asset.json >issued.json
-  case $? in 0) ;; 5) read first, see stderr ;; *) it failed, see stderr ;; esac
+  case $? in 0) ;; 5) read first, see stderr ;; *) see stderr ;; esac
 
 The calls that log in and refresh are refused: see "ampauth token -h".
 "ampauth help" says where the account comes from.
