@@ -59,8 +59,8 @@ func compiled(t *testing.T, fset *token.FileSet) types.Importer {
 	return importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
 }
 
-// A block is checked as a file, as an expression, or as the body of a function, whichever
-// of these it is. Unused variables are no fault of it.
+// A block is checked as a program, as declarations, as an expression, or as the body of a
+// function, whichever of these it is. Unused variables are a fault of programs alone.
 func TestGoBlocksOfTheDocumentsCompile(t *testing.T) {
 	fset := token.NewFileSet()
 	imports := compiled(t, fset)
@@ -102,6 +102,15 @@ func compile(t *testing.T, fset *token.FileSet, imports types.Importer, at, bloc
 	if err != nil {
 		t.Fatal(err)
 	}
+	if strings.HasPrefix(strings.TrimSpace(block), "package ") { // a whole program has all that it uses
+		file, err := parser.ParseFile(fset, at, block, 0)
+		if err != nil {
+			return []error{err}
+		}
+		config := types.Config{Importer: imports, Error: func(err error) { faults = append(faults, err) }}
+		_, _ = config.Check("main", fset, []*ast.File{file}, nil)
+		return faults
+	}
 	var file *ast.File
 	for _, form := range []string{"%s", "var _ = %s", "func _() error {\n%s\nreturn nil\n}\n"} {
 		source := head + fmt.Sprintf(form, strings.TrimSpace(block)) + "\n"
@@ -125,12 +134,14 @@ func compile(t *testing.T, fset *token.FileSet, imports types.Importer, at, bloc
 func TestCodeThatDoesNotCompileIsFound(t *testing.T) {
 	fset := token.NewFileSet()
 	imports := compiled(t, fset)
-	for _, block := range []string{"x := ", "return undefined.Name", "client.Missing()", "ampauth.Config{NoField: 1}", "var x int = http.MethodGet"} {
+	for _, block := range []string{"x := ", "return undefined.Name", "client.Missing()", "ampauth.Config{NoField: 1}", "var x int = http.MethodGet",
+		"package main\n\nfunc main() { x := 1 }", "package main\n\nfunc main() { fmt.Println() }", "package main\n\nimport \"os\"\n\nfunc main() {}"} {
 		if faults := compile(t, fset, imports, "block", block); len(faults) == 0 {
 			t.Errorf("%q is taken", block)
 		}
 	}
-	for _, block := range []string{"x := 1", "return client.Close()", "ampauth.Config{}", "var x string = http.MethodGet"} {
+	for _, block := range []string{"x := 1", "return client.Close()", "ampauth.Config{}", "var x string = http.MethodGet",
+		"package main\n\nimport \"fmt\"\n\nfunc main() { fmt.Println() }"} {
 		if faults := compile(t, fset, imports, "block", block); len(faults) > 0 {
 			t.Errorf("%q is not taken: %v", block, faults)
 		}
