@@ -1,7 +1,6 @@
 package ampauth
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -80,14 +79,11 @@ func (s *FileStore) Load(ctx context.Context, k StoreKey) (Token, error) {
 // Save implements [TokenStore]. It fails, with the old token in place, if the
 // directory cannot be trusted or the token cannot be written.
 func (s *FileStore) Save(ctx context.Context, k StoreKey, t Token) error {
-	content, err := s.encode(k, t)
+	content, err := SealToken(k, t, s.Sealer)
 	if err != nil {
 		return err
 	}
 	defer clear(content)
-	if len(content) > maxRecord {
-		return storeFault(errors.New("the sealed token is larger than 16 KiB"))
-	}
 	dir, err := safedir.Make(s.Dir, isStoreFile)
 	if err != nil {
 		return storeFault(err)
@@ -196,10 +192,6 @@ func write(ctx context.Context, dir *safedir.Dir, k StoreKey, change func() erro
 	return change()
 }
 
-// sealedHead begins a token file that a Sealer has encrypted; one in clear begins
-// with recordHead.
-const sealedHead = "ampauth-sealed 1\n"
-
 // loadFile returns the token in a file, or a miss.
 func (s *FileStore) loadFile(dir *safedir.Dir, k StoreKey) (Token, error) {
 	content, err := dir.Read(k.String()+tokenFile, maxRecord)
@@ -207,45 +199,7 @@ func (s *FileStore) loadFile(dir *safedir.Dir, k StoreKey) (Token, error) {
 		return Token{}, missOf(err)
 	}
 	defer clear(content)
-	return s.decode(k, content)
-}
-
-// encode returns what the file of a token holds.
-func (s *FileStore) encode(k StoreKey, t Token) ([]byte, error) {
-	record, err := EncodeToken(k, t)
-	if err != nil || s.Sealer == nil {
-		return record, err
-	}
-	defer clear(record)
-	sealed, err := s.Sealer.Seal(record, sealContext(k))
-	if err != nil {
-		return nil, storeFault(hidden("the token cannot be sealed", err))
-	}
-	return append([]byte(sealedHead), sealed...), nil
-}
-
-// decode is the reverse of encode.
-func (s *FileStore) decode(k StoreKey, content []byte) (Token, error) {
-	sealed, isSealed := bytes.CutPrefix(content, []byte(sealedHead))
-	switch {
-	case s.Sealer == nil && isSealed:
-		return Token{}, miss("the token is sealed, and there is no Sealer")
-	case s.Sealer == nil:
-		return DecodeToken(k, content)
-	case !isSealed: // anybody could have written it
-		return Token{}, miss("the token is not sealed, and there is a Sealer")
-	}
-	record, err := s.Sealer.Open(sealed, sealContext(k))
-	if err != nil {
-		return Token{}, miss("the token was changed, or sealed with another key or for another account")
-	}
-	defer clear(record)
-	return DecodeToken(k, record)
-}
-
-// sealContext binds what is sealed to the account and the version of the record.
-func sealContext(k StoreKey) []byte {
-	return []byte(recordHead + hex.EncodeToString(k.sum[:]))
+	return OpenToken(k, content, s.Sealer)
 }
 
 // missOf returns the miss for a fault of the directory or the file.

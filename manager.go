@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ampauth/ampauth/internal/origin"
+	"github.com/ampauth/ampauth/internal/pace"
 	"github.com/ampauth/ampauth/internal/renewal"
 )
 
@@ -42,7 +43,8 @@ import (
 // (A resource that takes and refuses the same token by turns has it replaced each time.)
 //
 // Make one with [NewTokenManager]: any other gives an error that Is [ErrConfig]. It is safe
-// for concurrent use. It starts no goroutine but that of a login under way; Close ends it.
+// for concurrent use. It starts no goroutine but that of a login under way and, from its
+// first token, those that listen to a Store that is a [Watcher]; Close ends them.
 type TokenManager struct {
 	account    account
 	wire       hiddenTransport // one attempt: its clock, clean errors
@@ -54,7 +56,7 @@ type TokenManager struct {
 	epoch atomic.Pointer[epoch] // never nil; replaced under mu
 
 	turn   chan struct{}   // full while a flight is at work: one after the other
-	flying sync.WaitGroup  // flights that have not landed
+	flying sync.WaitGroup  // flights that have not landed, and who listens to the store
 	ctx    context.Context // of all epochs; ends with Close
 	stop   context.CancelFunc
 
@@ -62,6 +64,9 @@ type TokenManager struct {
 	closed bool
 	users  map[string]uint32 // the numbers of all users that there were
 	known  issuedTokens
+
+	watched  string // the user whose stored token is watched
+	endWatch context.CancelFunc
 
 	counters counters
 	events   listener
@@ -102,6 +107,9 @@ const (
 // epoch.
 func (m *TokenManager) open(credentials Credentials) *TokenManager {
 	m.flightTime = flightTime(m.account.retry, m.stored != nil)
+	if m.stored != nil && m.stored.forFleet() {
+		m.flightTime = pace.Add(m.flightTime, fleetTimes)
+	}
 	m.turn = make(chan struct{}, 1)
 	m.users = make(map[string]uint32)
 	m.ctx, m.stop = context.WithCancel(context.Background())

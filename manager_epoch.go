@@ -3,6 +3,7 @@ package ampauth
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -76,6 +77,14 @@ func (e *epoch) drop() {
 		e.current.Store(nil)
 		e.dropped = append(e.dropped[max(len(e.dropped)-maxDropped+1, 0):], s)
 	}
+}
+
+// wasRefused reports whether a stored token is one that was refused in this epoch, and that
+// the store keeps since it could not be told; the manager's mu must be held.
+func (e *epoch) wasRefused(stored Token, now time.Time) bool {
+	return slices.ContainsFunc(e.dropped, func(s *snapshot) bool {
+		return stored.Value.Equal(s.token.Value) && !later(stored.ObtainedAt, s.token.ObtainedAt, now)
+	})
 }
 
 // slot is where it is noted that s was accepted at a place, and what is noted.

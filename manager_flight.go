@@ -26,6 +26,7 @@ const (
 	replace                     // the API refused it
 	logIn                       // the caller wants a login
 	refreshFirst                // the caller wants a refresh
+	takeStored                  // somebody else has stored another
 )
 
 // A flight is one login or refresh that any number of callers wait for. It belongs to
@@ -56,7 +57,8 @@ type flight struct {
 	err    error
 
 	// Only its goroutine uses what follows, until it ends.
-	lockFailed   bool          // somebody else kept the lock of the store
+	lockFailed   bool          // the lock of the store cannot be had
+	superseded   bool          // somebody else has had it since, and stored a token
 	refreshAfter time.Duration // how long the refresh endpoint asked to be left alone
 }
 

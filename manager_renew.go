@@ -72,10 +72,15 @@ func (m *TokenManager) refreshes(f *flight) bool {
 // happened since the flight began: its epoch or its time is over, and nobody gets
 // it, or just this token was refused; then only the waiters get it.
 func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) {
-	e, value := f.epoch, s.token.Value
-	value.ref().user, value.ref().number = e.credentials.Username, e.number
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.installHeld(f, s)
+}
+
+// installHeld is install; m.mu must be held.
+func (m *TokenManager) installHeld(f *flight, s *snapshot) (token Token, kept bool) {
+	e, value := f.epoch, s.token.Value
+	value.ref().user, value.ref().number = e.credentials.Username, e.number
 	if f.done || e.over() {
 		value.Destroy()
 		return s.token, false
@@ -92,6 +97,7 @@ func (m *TokenManager) install(f *flight, s *snapshot) (token Token, kept bool) 
 	if kept {
 		s.generation = e.renewal.Generation()
 		e.current.Store(s)
+		m.watch(e)
 	}
 	return s.token, kept && s.id != inPlaceOf
 }

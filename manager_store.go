@@ -2,14 +2,16 @@ package ampauth
 
 import (
 	"context"
-	"crypto/rand"
+	crypto "crypto/rand"
 	"errors"
-	"slices"
+	"math/rand/v2"
 	"time"
+
+	"github.com/ampauth/ampauth/internal/pace"
 )
 
 // shareToken is a flight of a manager with a store: load, lock, load again, decide,
-// log in, save, unlock. A token that is still valid never waits for the lock.
+// log in, save, unlock. The order is nowhere else. A token that is still valid never waits for the lock.
 func (m *TokenManager) shareToken(f *flight) (Token, error) {
 	key, err := NewStoreKey(m.account.baseURL, f.epoch.credentials.Username)
 	if err != nil {
@@ -33,19 +35,49 @@ func (m *TokenManager) shareToken(f *flight) (Token, error) {
 		f.epoch.lookAgain()
 		m.mu.Unlock()
 		return current.token, nil
-	case locked, lockFailed:
+	case lockDown:
+		if m.stored.forFleet() {
+			_ = pace.Sleep(f.ctx, rand.N(spreadTime))
+		}
+		fallthrough
+	case locked, lockKept:
 		if token, ok := m.adopt(f, key); ok {
 			return token, nil
 		}
 	}
 	m.unstore(f, key)
+	if e := m.othersPause(f, key); e != nil {
+		return Token{}, e
+	}
 	// A refresh ends the token of all who share it: not without telling them.
-	f.lockFailed = lock == lockFailed
+	f.lockFailed = lock == lockKept || lock == lockDown
 	token, kept, err := m.getToken(f)
-	if err == nil && kept && (!f.lockFailed || m.storeHasNone(f, key)) {
-		m.saveToken(f, key, token)
+	switch {
+	case err == nil && kept && (!f.lockFailed || m.storeHasNone(f, key)):
+		return m.saveToken(f, key, token), nil
+	case errors.Is(err, ErrCredentialsRefused):
+		m.mu.Lock()
+		d := f.epoch.renewal.NextPause()
+		m.mu.Unlock()
+		m.stored.pause(f.ctx, key, d)
 	}
 	return token, err
+}
+
+// othersPause returns an error if those who share the account pause, and the credentials
+// of this one were refused as well.
+func (m *TokenManager) othersPause(f *flight, key StoreKey) *Error {
+	left := m.stored.paused(f.ctx, key)
+	if left <= 0 {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !f.epoch.renewal.OthersPause(time.Now(), left) {
+		return nil
+	}
+	f.noLogin = f.epoch.inPause()
+	return f.noLogin
 }
 
 // storeHasNone reports whether nothing is stored that is worth keeping. Without the lock a
@@ -68,20 +100,27 @@ func (m *TokenManager) unstore(f *flight, key StoreKey) {
 	}
 }
 
-// saveToken stores a new token. What ends the epoch does not end that: a Save that is
+// saveToken stores a new token and returns it, or the one that somebody else has stored
+// since the lock was lost. What ends the epoch does not end that: a Save that is
 // left alone may still come to pass, after the Clear that should have undone it.
-func (m *TokenManager) saveToken(f *flight, key StoreKey, token Token) {
+func (m *TokenManager) saveToken(f *flight, key StoreKey, token Token) Token {
 	ctx := f.told.In(m.ctx)
-	_ = m.stored.save(ctx, key, token)
+	err := m.stored.save(ctx, key, token)
 	if f.epoch.over() && ctx.Err() == nil { // not by Close, which undoes nothing
 		_ = m.stored.deleteIf(ctx, key, token.Value)
 	}
+	if f.superseded = errors.Is(err, ErrSuperseded); f.superseded {
+		if stored, ok := m.adopt(f, key); ok {
+			return stored
+		}
+	}
+	return token
 }
 
 // adopt takes the stored token if that is what the flight is for, or what it should
 // go on from.
 func (m *TokenManager) adopt(f *flight, key StoreKey) (Token, bool) {
-	if f.purpose == logIn {
+	if f.purpose == logIn && !f.superseded {
 		return Token{}, false
 	}
 	loaded, err := m.stored.load(f.ctx, key)
@@ -90,35 +129,35 @@ func (m *TokenManager) adopt(f *flight, key StoreKey) (Token, bool) {
 	}
 	now := time.Now()
 	s := m.snapshotOfStored(&loaded, now)
-	current := f.epoch.current.Load()
-	switch {
-	case s.token.IsExpired(), m.wasRefused(f.epoch, s.token, now):
-		return Token{}, false
-	case f.purpose == replace:
-		// What is older than a refused token was refused before.
-		if loaded.Value.Equal(f.rejected.Value) || later(f.rejected.ObtainedAt, loaded.ObtainedAt, now) {
-			return Token{}, false
-		}
-	case current != nil && !current.token.IsExpired() && !later(loaded.ObtainedAt, current.token.ObtainedAt, now):
-		return Token{}, false
+	m.mu.Lock()
+	token, kept := s.token, m.isNews(f, s.token, now)
+	if kept {
+		token, kept = m.installHeld(f, s) // not if it was refused as well, or the epoch is over
 	}
-	token, kept := m.install(f, s)
-	if !kept { // it was refused as well, or the epoch is over
+	m.mu.Unlock()
+	if !kept {
 		return Token{}, false
 	}
 	m.events.raise(f.ctx, Event{Name: EventAdopt}, nil)
-	m.log.InfoContext(f.ctx, "ampauth: took the stored token", "age", s.token.Age().Round(time.Second))
-	return token, f.purpose != refreshFirst
+	m.log.InfoContext(f.ctx, "ampauth: took the stored token", "age", token.Age().Round(time.Second))
+	return token, f.purpose != refreshFirst || f.superseded
 }
 
-// wasRefused reports whether a stored token is one that was refused in this epoch, and that
-// the store keeps since it could not be told.
-func (m *TokenManager) wasRefused(e *epoch, stored Token, now time.Time) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.ContainsFunc(e.dropped, func(s *snapshot) bool {
-		return stored.Value.Equal(s.token.Value) && !later(stored.ObtainedAt, s.token.ObtainedAt, now)
-	})
+// isNews reports whether a stored token is one to go on from; m.mu must be held.
+func (m *TokenManager) isNews(f *flight, stored Token, now time.Time) bool {
+	current := f.epoch.current.Load()
+	switch {
+	case stored.IsExpired(), f.epoch.wasRefused(stored, now):
+		return false
+	case f.superseded:
+		// Whoever stored it had the lock after us: the clocks of two machines, and of one that
+		// slept, say nothing against that.
+		return current == nil || !stored.Value.Equal(current.token.Value)
+	case f.purpose == replace:
+		// What is older than a refused token was refused before.
+		return !stored.Value.Equal(f.rejected.Value) && !later(f.rejected.ObtainedAt, stored.ObtainedAt, now)
+	}
+	return current == nil || current.token.IsExpired() || later(stored.ObtainedAt, current.token.ObtainedAt, now)
 }
 
 // snapshotOfStored sets the times of a token that was stored.
@@ -129,7 +168,8 @@ func (m *TokenManager) snapshotOfStored(loaded *Token, now time.Time) *snapshot 
 	return m.snapshotOf(*loaded)
 }
 
-// later reports whether a is a later time than b, to the second, as stores keep it.
+// later reports whether a is a later time than b. Some stores keep whole seconds: if one
+// of them is that, they are compared to the second.
 // One that the clock has yet to reach, since it was set back, tells nothing.
 func later(a, b, now time.Time) bool {
 	switch {
@@ -137,8 +177,10 @@ func later(a, b, now time.Time) bool {
 		return false
 	case b.After(now):
 		return true
+	case a.Nanosecond() == 0 || b.Nanosecond() == 0:
+		return a.Unix() > b.Unix()
 	}
-	return a.Unix() > b.Unix()
+	return a.UnixMicro() > b.UnixMicro()
 }
 
 // clearStore removes the stored token of a user, also one that Load does not take.
@@ -150,8 +192,10 @@ func (m *TokenManager) clearStore(ctx context.Context, user string) error {
 	m.stored.endRest()
 	loaded, err := m.stored.load(ctx, key)
 	if _, unusable := errors.AsType[miss](err); unusable {
+		unlock, _ := m.stored.lock(ctx, key, true) // without it, some stores replace nothing
+		defer unlock()
 		// Something can be deleted only by its value, so it gets one.
-		loaded = Token{Value: SecretFromString(clearedMark + rand.Text()), ObtainedAt: time.Now()}
+		loaded = Token{Value: SecretFromString(clearedMark + crypto.Text()), ObtainedAt: time.Now()}
 		err = m.stored.save(ctx, key, loaded)
 	}
 	if err == nil {

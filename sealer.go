@@ -1,12 +1,14 @@
 package ampauth
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"encoding/hex"
 	"errors"
 )
 
-// A Sealer encrypts what a [FileStore] writes. [NewAESGCMSealer] makes one; others
+// A Sealer encrypts what a [FileStore], or another store that uses [SealToken], writes. [NewAESGCMSealer] makes one; others
 // may ask a key management service or the keyring of the system. Its methods must
 // be safe for concurrent use, must not keep or change their arguments, and show
 // nothing of them in an error.
@@ -65,3 +67,53 @@ func (s aesGCM) Open(sealed, context []byte) ([]byte, error) {
 }
 
 var errNotSealed = errors.New("ampauth: not sealed with this key and context, or changed since")
+
+// sealedHead begins a record that a Sealer has encrypted.
+const sealedHead = "ampauth-sealed 1\n"
+
+// SealToken is [EncodeToken] with the record encrypted, for a [TokenStore] that others
+// read. If the Sealer is nil the record is in clear. The record has at most 16 KiB.
+func SealToken(k StoreKey, t Token, by Sealer) (record []byte, err error) {
+	plain, err := EncodeToken(k, t)
+	if err != nil || by == nil {
+		return plain, err
+	}
+	defer clear(plain)
+	sealed, err := by.Seal(plain, sealContext(k))
+	if err != nil {
+		return nil, storeFault(hidden("the token cannot be sealed", err))
+	}
+	record = append([]byte(sealedHead), sealed...)
+	if len(record) > maxRecord {
+		return nil, storeFault(errors.New("the sealed token is larger than 16 KiB"))
+	}
+	return record, nil
+}
+
+// OpenToken is [DecodeToken] for the record of a SealToken with the same Sealer. A record
+// in clear is a miss where there is a Sealer: anybody could have written it.
+func OpenToken(k StoreKey, record []byte, by Sealer) (Token, error) {
+	sealed, isSealed := bytes.CutPrefix(record, []byte(sealedHead))
+	switch {
+	case by == nil && isSealed:
+		return Token{}, miss("the token is sealed, and there is no Sealer")
+	case by == nil:
+		return DecodeToken(k, record)
+	case !isSealed:
+		return Token{}, miss("the token is not sealed, and there is a Sealer")
+	case len(record) > maxRecord:
+		return Token{}, miss("the record is too large")
+	}
+	plain, err := by.Open(sealed, sealContext(k))
+	if err != nil {
+		return Token{}, miss("the token was changed, or sealed with another key or for another account")
+	}
+	defer clear(plain)
+	return DecodeToken(k, plain)
+}
+
+// sealContext binds what is sealed to the account. It is the same for all versions of the
+// record, so that a sealed one of version 1 is still opened.
+func sealContext(k StoreKey) []byte {
+	return []byte(recordHead1 + hex.EncodeToString(k.sum[:]))
+}

@@ -31,7 +31,9 @@ type TokenStore interface {
 	Load(ctx context.Context, k StoreKey) (Token, error)
 
 	// Save stores the token for k in place of any other. A Load beside it returns
-	// the old token or the new one, whole.
+	// the old token or the new one, whole. Where the lock is a lease, the error Is
+	// ErrSuperseded, and nothing is saved, if somebody else has had the lock since the
+	// caller took it; or if the caller has not taken it, and there is a token.
 	Save(ctx context.Context, k StoreKey, t Token) error
 
 	// DeleteIf removes the token of k if it is rejected, and leaves any other, which
@@ -41,16 +43,45 @@ type TokenStore interface {
 
 // A Locker is a [TokenStore] with a lock for each key, which at most one holder
 // has, in this process or another. The lock is for the login alone: no other
-// method waits for it. It is free when its holder dies. The unlock that comes without
-// an error is not nil; it does not block, and may be called from any goroutine and
-// more than once.
+// method waits for it. When its holder dies it is free, at once or, if it is a lease that
+// the holder renews, within its lease; one who sleeps longer than the lease has lost it,
+// and learns that from Save. The unlock that comes without an error is not nil; it waits
+// for nobody, but may take one round trip, and may be called from any goroutine and more
+// than once.
 type Locker interface {
-	// Lock waits for the lock until ctx ends.
+	// Lock waits for the lock until ctx ends. The lock outlives ctx.
 	Lock(ctx context.Context, k StoreKey) (unlock func(), err error)
 
 	// TryLock does not wait: ok is false if somebody else has the lock.
 	TryLock(ctx context.Context, k StoreKey) (unlock func(), ok bool, err error)
 }
+
+// A Pauser is a [TokenStore] by which those who share an account pause together when its
+// credentials are refused, so that they do not lock the account. Whose own credentials
+// were not refused yet may try once all the same: they may be others.
+type Pauser interface {
+	// Pause begins a pause of d. One that ends later stays.
+	Pause(ctx context.Context, k StoreKey, d time.Duration) error
+
+	// Paused returns how long the pause goes on, 0 if there is none.
+	Paused(ctx context.Context, k StoreKey) (left time.Duration, err error)
+}
+
+// A Watcher is a [TokenStore] that tells of tokens that were saved, so that a
+// [TokenManager] takes them before it needs them: also one whose own token somebody else
+// has just ended by a refresh.
+type Watcher interface {
+	// Watch calls changed once it listens, after each Save of k, and each time that it
+	// listens again after it may have missed one, until ctx ends or it cannot go on.
+	// changed does not block. A TokenManager calls Watch from its first token until Close, and
+	// again, after a rest, when it has returned.
+	Watch(ctx context.Context, k StoreKey, changed func()) error
+}
+
+// ErrSuperseded is what the error of [TokenStore.Save] Is when the lock that the caller
+// took has ended and somebody else has had it since, or when it had none and there is a
+// token: nothing was saved. Who meets it takes what is stored.
+var ErrSuperseded = errors.New("ampauth: somebody else has had the lock, or saved a token: nothing was saved")
 
 // ErrNoToken is what the error of [TokenStore.Load] Is when there is no token for
 // the key, or none that can be trusted.
@@ -69,7 +100,7 @@ func isFault(err error) bool {
 	if reason, ok := errors.AsType[miss](err); ok {
 		return reason != errTokenEnded
 	}
-	return err != nil && !errors.Is(err, ErrNoToken)
+	return err != nil && !errors.Is(err, ErrNoToken) && !errors.Is(err, ErrSuperseded)
 }
 
 func (m miss) Error() string        { return ErrNoToken.Error() + ": " + string(m) }
@@ -100,16 +131,23 @@ func (k StoreKey) String() string { return hex.EncodeToString(k.sum[:16]) }
 func (k StoreKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
 
 // The record of a token is lines of text, each with a name and a value, in this
-// order and no other form; the last line break tells a whole record from a cut one.
+// order and no other form; the last line break tells a whole record from a cut one. Its
+// times are Unix microseconds, which tell two tokens of one second apart. In version 1
+// they were seconds.
 const (
-	recordHead   = "ampauth-token 1\n"
+	recordName   = "ampauth-token "
+	recordHead   = recordName + "2\n"
+	recordHead1  = recordName + "1\n"
 	maxRecord    = 16 << 10
 	clockSkew    = 5 * time.Minute // how far ahead the clock of another machine may be
 	recordFormat = recordHead + "binding %s\nobtained %d\nexpires %d\ntoken "
+
+	maxDigits1 = 12 // of seconds: in the year 33658 it is time for another version
+	maxDigits  = maxDigits1 + 6
 )
 
 // EncodeToken returns the record of a token for a [TokenStore]. It holds the token
-// in clear: keep it from others, and wipe it when it is written.
+// in clear: keep it from others, and wipe it when it is written. [SealToken] encrypts it.
 func EncodeToken(k StoreKey, t Token) ([]byte, error) {
 	obtained, expires := unixOrZero(t.ObtainedAt), unixOrZero(t.ExpiresAt)
 	var record []byte
@@ -132,13 +170,17 @@ func DecodeToken(k StoreKey, record []byte) (Token, error) {
 	if len(record) > maxRecord {
 		return Token{}, miss("the record is too large")
 	}
-	if !bytes.HasPrefix(record, []byte("ampauth-token ")) {
+	if !bytes.HasPrefix(record, []byte(recordName)) {
 		return Token{}, miss("the record is malformed")
 	}
-	if !bytes.HasPrefix(record, []byte(recordHead)) {
-		return Token{}, miss("the record is of another version")
+	rest, ok := bytes.CutPrefix(record, []byte(recordHead))
+	moment := micros
+	if !ok {
+		moment = seconds
+		if rest, ok = bytes.CutPrefix(record, []byte(recordHead1)); !ok {
+			return Token{}, miss("the record is of another version")
+		}
 	}
-	rest := record[len(recordHead):]
 	var fields [4][]byte
 	for i, name := range []string{"binding ", "obtained ", "expires ", "token "} {
 		line, after, ok := bytes.Cut(rest, []byte("\n"))
@@ -148,8 +190,8 @@ func DecodeToken(k StoreKey, record []byte) (Token, error) {
 		}
 		fields[i], rest = value, after
 	}
-	obtained, okObtained := seconds(fields[1])
-	expires, okExpires := seconds(fields[2])
+	obtained, okObtained := moment(fields[1])
+	expires, okExpires := moment(fields[2])
 	value := fields[3]
 	now := time.Now()
 	switch {
@@ -157,32 +199,37 @@ func DecodeToken(k StoreKey, record []byte) (Token, error) {
 		return Token{}, miss("the record is malformed")
 	case string(fields[0]) != hex.EncodeToString(k.sum[:]):
 		return Token{}, miss("the record is of another account or server")
-	case obtained > now.Add(clockSkew).Unix():
+	case obtained.Unix() > now.Add(clockSkew).Unix():
 		return Token{}, miss("the record is from the future")
-	case expires != 0 && (expires <= now.Unix() || expires <= obtained):
+	case !expires.IsZero() && (!expires.After(now) || !expires.After(obtained)):
 		return Token{}, errTokenEnded
 	}
-	return Token{Value: NewSecret(bytes.Clone(value)), ObtainedAt: timeOrZero(obtained), ExpiresAt: timeOrZero(expires)}, nil
+	return Token{Value: NewSecret(bytes.Clone(value)), ObtainedAt: obtained, ExpiresAt: expires}, nil
 }
 
 func unixOrZero(t time.Time) int64 { // 0 for a time that is not set
-	return max(t.Unix(), 0)
+	return max(t.UnixMicro(), 0)
 }
 
-func timeOrZero(unix int64) time.Time {
-	if unix == 0 {
-		return time.Time{}
-	}
-	return time.Unix(unix, 0)
-}
+// micros reads Unix microseconds as EncodeToken writes them, and seconds what it wrote in
+// version 1. Zero is a time that is not set.
+func micros(b []byte) (time.Time, bool)  { return readTime(b, maxDigits, time.UnixMicro) }
+func seconds(b []byte) (time.Time, bool) { return readTime(b, maxDigits1, unixSeconds) }
 
-// seconds reads Unix seconds as EncodeToken writes them.
-func seconds(b []byte) (n int64, ok bool) {
-	if len(b) > 12 { // in the year 33658 it is time for another version
-		return 0, false
+func unixSeconds(n int64) time.Time { return time.Unix(n, 0) }
+
+func readTime(b []byte, digits int, of func(int64) time.Time) (t time.Time, ok bool) {
+	if len(b) > digits {
+		return t, false
 	}
 	n, err := strconv.ParseInt(string(b), 10, 64)
-	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == string(b)
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != string(b) {
+		return t, false
+	}
+	if n > 0 {
+		t = of(n)
+	}
+	return t, true
 }
 
 // storeFault returns the error of a store for its cause; nil if that is nil.

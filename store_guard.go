@@ -50,11 +50,15 @@ const (
 	callSave
 	callDelete
 	callLock
+	callPause
+	callWatch
 	numStoreCalls
 )
 
 // String is the word for it in an event.
-func (c storeCall) String() string { return [...]string{"load", "save", "delete", "lock"}[c] }
+func (c storeCall) String() string {
+	return [...]string{"load", "save", "delete", "lock", "pause", "watch"}[c]
+}
 
 // A storedRest is for how long a sort of call is not made, after one that failed. A store
 // whose Load fails is left alone altogether. Of one that fails otherwise, what works goes
@@ -153,10 +157,11 @@ func (s *guardedStore) deleteIf(ctx context.Context, k StoreKey, rejected Secret
 type lockState int
 
 const (
-	noLock     lockState = iota // there is none
-	locked                      // it is ours
-	lockBusy                    // somebody else has it, and we did not wait
-	lockFailed                  // somebody else kept it
+	noLock   lockState = iota // there is none
+	locked                    // it is ours
+	lockBusy                  // somebody else has it, and we did not wait
+	lockKept                  // somebody else kept it
+	lockDown                  // the store does not work
 )
 
 // lock gets the lock of a key, and waits for it if there is nothing better to do.
@@ -169,7 +174,7 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 	}
 	try, ok := s.begin(callLock)
 	if !ok {
-		return nothing, lockFailed
+		return nothing, lockDown
 	}
 	type lock struct {
 		unlock func()
@@ -215,10 +220,13 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 		err = errNoUnlock
 	}
 	s.report(ctx, try, err)
-	if err != nil {
-		return nothing, lockFailed
+	switch err {
+	case nil:
+		return func() { release(got) }, locked
+	case errLockHeld:
+		return nothing, lockKept
 	}
-	return func() { release(got) }, locked
+	return nothing, lockDown
 }
 
 // bounded makes a call of the store within a time. What arrives too late is given

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 	"github.com/ampauth/ampauth"
 )
 
-func TestRecordHoldsATokenAndItsTimesToTheSecond(t *testing.T) {
+func TestRecordHoldsATokenAndItsTimesToTheMicrosecond(t *testing.T) {
 	obtained := time.Now().Add(-time.Hour)
 	for _, test := range []struct {
 		name  string
@@ -34,11 +35,35 @@ func TestRecordHoldsATokenAndItsTimesToTheSecond(t *testing.T) {
 			if !got.Value.Equal(test.token.Value) {
 				t.Error("another value came back")
 			}
-			sameSecond := func(a, b time.Time) bool { return a.IsZero() == b.IsZero() && (a.IsZero() || a.Unix() == b.Unix()) }
-			if !sameSecond(got.ObtainedAt, test.token.ObtainedAt) || !sameSecond(got.ExpiresAt, test.token.ExpiresAt) {
+			same := func(a, b time.Time) bool {
+				return a.IsZero() == b.IsZero() && (a.IsZero() || a.UnixMicro() == b.UnixMicro())
+			}
+			if !same(got.ObtainedAt, test.token.ObtainedAt) || !same(got.ExpiresAt, test.token.ExpiresAt) {
 				t.Errorf("obtained %v, expires %v", got.ObtainedAt, got.ExpiresAt)
 			}
 		})
+	}
+}
+
+// What an older version stored is still read, whatever sealed it.
+func TestRecordOfVersion1IsRead(t *testing.T) {
+	k, now := recordKey(t), time.Now()
+	record := recordOf(bindingOf(t, k), now.Unix(), now.Unix()+60, canaryToken)
+	sealer := newSealer(t, sealKey)
+	sealed, err := sealer.Seal([]byte(record), []byte("ampauth-token 1\n"+bindingOf(t, k)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, load := range map[string]func() (ampauth.Token, error){
+		"in clear": func() (ampauth.Token, error) { return ampauth.DecodeToken(k, []byte(record)) },
+		"sealed": func() (ampauth.Token, error) {
+			return ampauth.OpenToken(k, append([]byte("ampauth-sealed 1\n"), sealed...), sealer)
+		},
+	} {
+		token, err := load()
+		if err != nil || ampReveal(token.Value) != canaryToken || token.ObtainedAt.Unix() != now.Unix() || token.ExpiresAt.Unix() != now.Unix()+60 {
+			t.Errorf("%s: %v, or another token", name, err)
+		}
 	}
 }
 
@@ -79,7 +104,7 @@ func TestRecordWithAnotherByteAnywhereIsAMissOrAnotherToken(t *testing.T) {
 				continue
 			}
 			got, err := ampauth.DecodeToken(k, changed)
-			if err == nil && got.Value.Equal(token.Value) && got.ExpiresAt.Unix() == token.ExpiresAt.Unix() && got.ObtainedAt.Unix() == token.ObtainedAt.Unix() {
+			if err == nil && got.Value.Equal(token.Value) && got.ExpiresAt.UnixMicro() == token.ExpiresAt.UnixMicro() && got.ObtainedAt.UnixMicro() == token.ObtainedAt.UnixMicro() {
 				t.Errorf("byte %d as %q makes no difference", i, b)
 			}
 			if err != nil && !errors.Is(err, ampauth.ErrNoToken) {
@@ -89,7 +114,7 @@ func TestRecordWithAnotherByteAnywhereIsAMissOrAnotherToken(t *testing.T) {
 	}
 }
 
-// recordOf writes a record by hand.
+// recordOf writes a record by hand, of version 1, whose times are seconds.
 func recordOf(binding string, obtained, expires any, value string) string {
 	return fmt.Sprintf("ampauth-token 1\nbinding %s\nobtained %v\nexpires %v\ntoken %s\n", binding, obtained, expires, value)
 }
@@ -120,7 +145,9 @@ func TestRecordThatIsNotExactlyOneIsAMiss(t *testing.T) {
 		{"line breaks of Windows", strings.ReplaceAll(good, "\n", "\r\n"), "the record is of another version"},
 		{"10 MiB", strings.Repeat(good, 10<<20/len(good)), "the record is too large"},
 		{"one byte too large", recordOf(binding, now, 0, strings.Repeat("a", 16<<10)), "the record is too large"},
-		{"version 2", strings.Replace(good, "token 1", "token 2", 1), "the record is of another version"},
+		{"version 3", strings.Replace(good, "token 1", "token 3", 1), "the record is of another version"},
+		{"microseconds in version 1", recordOf(binding, now*1e6, (now+60)*1e6, canaryToken), "the record is malformed"},
+		{"seconds in version 2", strings.Replace(good, "token 1", "token 2", 1), "the token has ended"},
 		{"version 10", strings.Replace(good, "token 1", "token 10", 1), "the record is of another version"},
 		{"a record and something", good + "x", "the record is malformed"},
 		{"a record and a line", good + "\n", "the record is malformed"},
@@ -254,6 +281,7 @@ func FuzzDecodeToken(f *testing.F) {
 	binding := bindingOf(f, k)
 	f.Add([]byte(recordOf(binding, 1700000000, 0, "0123456789abcdef0123456789abcdef01234567")))
 	f.Add([]byte(recordOf(binding, 0, 999999999999, "x")))
+	f.Add(encoded(f, k, ampauth.Token{Value: ampauth.SecretFromString("x"), ObtainedAt: time.UnixMicro(1700000000123456)}))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		before := bytes.Clone(record)
 		token, err := ampauth.DecodeToken(k, record)
@@ -266,13 +294,20 @@ func FuzzDecodeToken(f *testing.F) {
 			}
 			return
 		}
-		if !bytes.HasPrefix(record, []byte("ampauth-token 1\nbinding "+binding+"\n")) {
+		version1 := bytes.HasPrefix(record, []byte("ampauth-token 1\nbinding "+binding+"\n"))
+		if !version1 && !bytes.HasPrefix(record, []byte("ampauth-token 2\nbinding "+binding+"\n")) {
 			t.Fatal("accepted with another version or binding")
 		}
 		if token.IsExpired() || time.Until(token.ObtainedAt) > 6*time.Minute {
 			t.Fatal("accepted outside of its time")
 		}
-		if again, err := ampauth.EncodeToken(k, token); err != nil || !bytes.Equal(again, record) {
+		again, err := ampauth.EncodeToken(k, token)
+		if version1 {
+			seconds := regexp.MustCompile(`(?m)^(obtained|expires) (\d+?)(000000)?$`)
+			again = seconds.ReplaceAll(again, []byte("$1 $2"))
+			again = bytes.Replace(again, []byte("token 2"), []byte("token 1"), 1)
+		}
+		if err != nil || !bytes.Equal(again, record) {
 			t.Fatalf("accepted, and encoded again it is another record (error %v)", err)
 		}
 	})

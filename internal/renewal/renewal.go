@@ -359,13 +359,34 @@ func (m *Machine) Failed(why Failure, asked time.Duration, now time.Time) {
 		fallthrough
 	case RefusedCredentials:
 		m.denied = m.denied || why == RefusedCredentials
-		m.refusals++
 		if n >= 0 {
-			pause = max(pause, min(minPause<<min(n, 8), maxPause))
+			pause = max(pause, refusalPause(n))
 		}
+		m.refusals++
 	}
 	m.paused = now.Add(pause)
 	m.ahead = now.Add(max(pause, asked, m.Backoff(m.failures)))
+}
+
+// refusalPause is how long no login is tried after refused credentials, when n refusals were
+// before.
+func refusalPause(n int) time.Duration { return min(minPause<<min(n, 8), maxPause) }
+
+// NextPause is how long no login is tried once the credentials are refused now.
+func (m *Machine) NextPause() time.Duration { return refusalPause(m.refusals) }
+
+// OthersPause takes note that others who share the account do not try a login, for as long
+// as is left, since the credentials were refused. It reports whether this one waits as well:
+// only if its own were refused too, since they may be others. One more refusal doubles the
+// next pause, whoever met it.
+func (m *Machine) OthersPause(now time.Time, left time.Duration) (waits bool) {
+	m.refusals++
+	if !m.denied {
+		return false
+	}
+	m.paused = latest(m.paused, now.Add(left))
+	m.ahead = latest(m.ahead, m.paused)
+	return true
 }
 
 // LookAgain takes note that somebody else is at work: a replacement ahead of time is looked
