@@ -18,10 +18,13 @@ type broken struct {
 	deleteIf func(context.Context, ampauth.StoreKey, ampauth.Secret) error
 	lock     func(context.Context, ampauth.StoreKey) (func(), error)
 	tryLock  func(context.Context, ampauth.StoreKey) (func(), bool, error)
+	pause    func(context.Context, ampauth.StoreKey, time.Duration) error
+	paused   func(context.Context, ampauth.StoreKey) (time.Duration, error)
+	watch    func(context.Context, ampauth.StoreKey, func()) error
 }
 
 func newBroken(m *memory, plant func(b *broken)) *broken {
-	b := &broken{m, m.Load, m.Save, m.DeleteIf, m.Lock, m.TryLock}
+	b := &broken{m, m.Load, m.Save, m.DeleteIf, m.Lock, m.TryLock, m.Pause, m.Paused, m.Watch}
 	plant(b)
 	return b
 }
@@ -44,6 +47,18 @@ func (b *broken) Lock(ctx context.Context, k ampauth.StoreKey) (func(), error) {
 
 func (b *broken) TryLock(ctx context.Context, k ampauth.StoreKey) (func(), bool, error) {
 	return b.tryLock(ctx, k)
+}
+
+func (b *broken) Pause(ctx context.Context, k ampauth.StoreKey, d time.Duration) error {
+	return b.pause(ctx, k, d)
+}
+
+func (b *broken) Paused(ctx context.Context, k ampauth.StoreKey) (time.Duration, error) {
+	return b.paused(ctx, k)
+}
+
+func (b *broken) Watch(ctx context.Context, k ampauth.StoreKey, changed func()) error {
+	return b.watch(ctx, k, changed)
 }
 
 // gap makes Save wait in its middle until somebody has loaded what is there then.
@@ -71,6 +86,14 @@ func cut(t ampauth.Token) ampauth.Token {
 		return nil
 	})
 	return t
+}
+
+// withoutFence makes a Save that asks for no lock.
+func withoutFence(b *broken) {
+	b.save = func(_ context.Context, k ampauth.StoreKey, t ampauth.Token) error {
+		b.with(k, func(r *row) { b.put(r, t) })
+		return nil
+	}
 }
 
 // A fault is what a store can get wrong, with the check that must find it.
@@ -133,9 +156,7 @@ var faults = []fault{
 	}},
 	{"anything is deleted", deleteOther, func(b *broken) {
 		b.deleteIf = func(_ context.Context, k ampauth.StoreKey, _ ampauth.Secret) error {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			delete(b.tokens, k)
+			b.remove(k)
 			return nil
 		}
 	}},
@@ -153,18 +174,14 @@ var faults = []fault{
 				return err
 			}
 			time.Sleep(time.Millisecond)
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			delete(b.tokens, k)
+			b.remove(k)
 			return nil
 		}
 	}},
 	{"a deletion, then a Save", loadBesideSaves, func(b *broken) {
 		wait := gap(b)
 		b.save = func(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) error {
-			b.mu.Lock()
-			delete(b.tokens, k)
-			b.mu.Unlock()
+			b.remove(k)
 			wait()
 			return b.memory.Save(ctx, k, t)
 		}
@@ -269,6 +286,134 @@ var faults = []fault{
 			}
 			defer unlock()
 			return b.memory.Save(ctx, k, t)
+		}
+	}},
+	{"a lease never ends", lostLease, func(b *broken) {
+		unlocked := make(map[ampauth.StoreKey]chan struct{})
+		b.lock = func(ctx context.Context, k ampauth.StoreKey) (func(), error) {
+			if held := unlocked[k]; held != nil {
+				select {
+				case <-held:
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+			unlocked[k] = make(chan struct{})
+			unlock, err := b.memory.Lock(ctx, k)
+			return func() { unlock(); close(unlocked[k]) }, err
+		}
+	}},
+	{"who has lost the lock frees that of the next", unlockAfterLease, func(b *broken) {
+		b.lock = func(ctx context.Context, k ampauth.StoreKey) (func(), error) {
+			_, err := b.memory.Lock(ctx, k)
+			return func() { b.EndLease(k) }, err
+		}
+	}},
+	{"no fence", supersededSave, withoutFence},
+	{"a fence while the lock is another's only", supersededSave, func(b *broken) {
+		b.save = func(_ context.Context, k ampauth.StoreKey, t ampauth.Token) (err error) {
+			id, _ := b.held.Load(k)
+			b.with(k, func(r *row) {
+				if r.holder != 0 && id != r.holder {
+					err = ampauth.ErrSuperseded
+					return
+				}
+				b.put(r, t)
+			})
+			return err
+		}
+	}},
+	{"an error of its own", supersededSave, func(b *broken) {
+		b.save = func(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) error {
+			if b.memory.Save(ctx, k, t) != nil {
+				return errors.New("too late")
+			}
+			return nil
+		}
+	}},
+	{"a Save needs a lock that goes on", unfollowedSave, func(b *broken) {
+		b.save = func(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) error {
+			held := false
+			id, _ := b.held.Load(k)
+			b.with(k, func(r *row) { held = id == r.holder })
+			if !held {
+				return ampauth.ErrSuperseded
+			}
+			return b.memory.Save(ctx, k, t)
+		}
+	}},
+	{"who has no lock saves over a token", saveWithoutLock, func(b *broken) {
+		b.save = func(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) error {
+			if _, held := b.held.Load(k); held {
+				return b.memory.Save(ctx, k, t)
+			}
+			b.with(k, func(r *row) { b.put(r, t) })
+			return nil
+		}
+	}},
+	{"who has no lock saves nothing", saveWithoutLock, func(b *broken) {
+		b.save = func(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) error {
+			if _, held := b.held.Load(k); held {
+				return b.memory.Save(ctx, k, t)
+			}
+			return ampauth.ErrSuperseded
+		}
+	}},
+	{"a pause without end", pauseEnds, func(b *broken) {
+		b.paused = func(ctx context.Context, k ampauth.StoreKey) (time.Duration, error) {
+			left, err := b.memory.Paused(ctx, k)
+			b.with(k, func(r *row) {
+				if !r.pausedUntil.IsZero() {
+					left = max(left, time.Hour)
+				}
+			})
+			return left, err
+		}
+	}},
+	{"the last pause counts", longerPause, func(b *broken) {
+		b.pause = func(_ context.Context, k ampauth.StoreKey, d time.Duration) error {
+			b.with(k, func(r *row) { r.pausedUntil = time.Now().Add(d) })
+			return nil
+		}
+	}},
+	{"one pause for all keys", isolatedPause, func(b *broken) {
+		var all ampauth.StoreKey
+		b.pause = func(ctx context.Context, _ ampauth.StoreKey, d time.Duration) error {
+			return b.memory.Pause(ctx, all, d)
+		}
+		b.paused = func(ctx context.Context, _ ampauth.StoreKey) (time.Duration, error) { return b.memory.Paused(ctx, all) }
+	}},
+	{"Watch calls once", watchCalls, func(b *broken) {
+		b.watch = func(ctx context.Context, _ ampauth.StoreKey, changed func()) error {
+			changed()
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	}},
+	{"Watch does not say that it listens", watchCalls, func(b *broken) {
+		b.watch = func(ctx context.Context, k ampauth.StoreKey, changed func()) error {
+			first := true
+			return b.memory.Watch(ctx, k, func() {
+				if !first {
+					changed()
+				}
+				first = false
+			})
+		}
+	}},
+	{"Watch calls for any key", isolatedWatch, func(b *broken) {
+		b.watch = func(ctx context.Context, _ ampauth.StoreKey, changed func()) error {
+			for changed(); ctx.Err() == nil; changed() {
+				time.Sleep(30 * time.Millisecond)
+			}
+			return ctx.Err()
+		}
+	}},
+	{"Watch goes on", watchEnds, func(b *broken) {
+		b.watch = func(ctx context.Context, k ampauth.StoreKey, changed func()) error {
+			later, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+			defer cancel()
+			return b.memory.Watch(later, k, changed)
 		}
 	}},
 }

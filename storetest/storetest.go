@@ -18,14 +18,22 @@ import (
 )
 
 // Run runs a subtest for each claim of the contracts of [ampauth.TokenStore] and,
-// if the store is one, [ampauth.Locker].
+// if the store is one, [ampauth.Locker], [ampauth.Pauser], [ampauth.Watcher] and [Leased].
+// What a store does not offer is skipped, with a sentence that says so.
+//
+// Whatever is saved is saved under the lock, since a store whose lock is a lease may
+// refuse it otherwise.
 //
 // Each call of newStore returns a store of its own or another handle on a common
 // one. Keys and tokens are new in each run, and what is saved is not cleaned up.
 func Run(t *testing.T, newStore func() ampauth.TokenStore) {
-	for _, c := range slices.Concat(storeChecks, lockChecks) {
+	for _, c := range allChecks() {
 		t.Run(c.claim, func(t *testing.T) { c.run(newSubject(t, newStore)) })
 	}
+}
+
+func allChecks() []check {
+	return slices.Concat(storeChecks, lockChecks, leaseChecks, pauseChecks, watchChecks)
 }
 
 // A check fails its subject's test unless the store does what the claim says.
@@ -110,6 +118,7 @@ func deleteBesideSave(s *subject) {
 	for i := range 30 {
 		rejected, fresh := s.token(40), s.token(40)
 		s.save(k, rejected)
+		unlock := s.lockToSave(k)
 		var deleteErr, saveErr error
 		calls := []func(){
 			func() { deleteErr = s.store.DeleteIf(s.Context(), k, rejected.Value) },
@@ -119,6 +128,7 @@ func deleteBesideSave(s *subject) {
 		both.Go(calls[i%2])
 		both.Go(calls[1-i%2])
 		both.Wait()
+		unlock()
 		s.must("DeleteIf", deleteErr)
 		s.must("Save", saveErr)
 		s.want(k, fresh)
@@ -130,6 +140,7 @@ func loadBesideSaves(s *subject) {
 	k := s.key("a")
 	tokens := []ampauth.Token{s.token(40), s.token(4000), s.token(300)}
 	s.save(k, tokens[0])
+	defer s.lockToSave(k)()
 	var saves atomic.Int32
 	stop := make(chan struct{})
 	errs := make([]error, len(tokens))
@@ -170,7 +181,9 @@ func endedContext(s *subject) {
 	if !s.failed(err) && !got.Value.Equal(old.Value) {
 		s.Error("Load returned neither an error nor the token")
 	}
+	unlock := s.lockToSave(k)
 	s.promptly("Save with an ended context", func() { err = s.store.Save(ended, k, fresh) })
+	unlock()
 	if s.failed(err) {
 		s.want(k, old, fresh)
 	} else {

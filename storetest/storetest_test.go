@@ -33,11 +33,11 @@ func TestFileStoreKeepsToTheContract(t *testing.T) {
 }
 
 func TestMemoryStoreKeepsToTheContract(t *testing.T) {
-	common := newMemory()
-	t.Run("handles on one memory", func(t *testing.T) { Run(t, func() ampauth.TokenStore { return common }) })
+	common := newEngine()
+	t.Run("handles on one memory", func(t *testing.T) { Run(t, func() ampauth.TokenStore { return common.handle() }) })
 	t.Run("memories of their own", func(t *testing.T) { Run(t, func() ampauth.TokenStore { return newMemory() }) })
 	t.Run("without a lock", func(t *testing.T) {
-		Run(t, func() ampauth.TokenStore { return struct{ ampauth.TokenStore }{newMemory()} })
+		Run(t, func() ampauth.TokenStore { return struct{ ampauth.TokenStore }{newBroken(newMemory(), withoutFence)} })
 	})
 }
 
@@ -45,8 +45,8 @@ func TestBrokenStoresAreFound(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				common := newMemory()
-				r := observe(t, f.run, func() ampauth.TokenStore { return newBroken(common, f.plant) })
+				common := newEngine()
+				r := observe(t, f.run, func() ampauth.TokenStore { return newBroken(common.handle(), f.plant) })
 				if !r.Failed() {
 					t.Error("no fault was found")
 				}
@@ -57,11 +57,11 @@ func TestBrokenStoresAreFound(t *testing.T) {
 }
 
 func TestEachClaimIsRefutedByABrokenStoreAndTrueOfAGoodOne(t *testing.T) {
-	for _, c := range slices.Concat(storeChecks, lockChecks) {
+	for _, c := range allChecks() {
 		t.Run(c.claim, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				common := newMemory()
-				if r := observe(t, c.run, func() ampauth.TokenStore { return common }); r.Failed() || r.skipped {
+				common := newEngine()
+				if r := observe(t, c.run, func() ampauth.TokenStore { return common.handle() }); r.Failed() || r.skipped {
 					t.Errorf("a good store: skipped: %t, said: %q", r.skipped, r.said)
 				}
 			})

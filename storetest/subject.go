@@ -94,7 +94,18 @@ func (s *subject) must(call string, err error) {
 
 func (s *subject) save(k ampauth.StoreKey, t ampauth.Token) {
 	s.Helper()
+	defer s.lockToSave(k)()
 	s.must("Save", s.store.Save(s.Context(), k, t))
+}
+
+// lockToSave takes the lock, if the store has one.
+func (s *subject) lockToSave(k ampauth.StoreKey) (unlock func()) {
+	s.Helper()
+	l, ok := s.store.(ampauth.Locker)
+	if !ok {
+		return func() {}
+	}
+	return s.lock(l, k)
 }
 
 // want stops the check unless Load returns one of these tokens.
