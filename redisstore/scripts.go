@@ -27,10 +27,10 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) 
 return 0`)
 
 	// KEYS lock, holder. ARGV name, milliseconds of the lease, of the fence. 0: it is
-	// somebody else's.
+	// somebody else's. One without an end, as a copy of Redis may leave it, is nobody's.
 	take = redis.NewScript(`
 local now = redis.call('GET', KEYS[1])
-if now and now ~= ARGV[1] then return 0 end
+if now and now ~= ARGV[1] and redis.call('PTTL', KEYS[1]) >= 0 then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
 return 1`)

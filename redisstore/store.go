@@ -33,7 +33,8 @@ import (
 // It is safe for concurrent use. Give each process one: the lock belongs to the Store that
 // took it.
 type Store struct {
-	// Client is the connection to Redis. Required. The Store does not close it.
+	// Client is the connection to Redis. Required. The Store does not close it. With
+	// ContextTimeoutEnabled its calls end when their contexts do, not after ReadTimeout.
 	Client redis.UniversalClient
 
 	// Prefix is in front of every key, and of the channels for Watch. If empty, "ampauth:".

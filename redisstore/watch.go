@@ -20,6 +20,15 @@ func (s *Store) Watch(ctx context.Context, k ampauth.StoreKey, changed func()) e
 	if s.Client == nil {
 		return errNoClient
 	}
+	err := s.listen(ctx, k, changed)
+	if cluster, ok := s.Client.(*redis.ClusterClient); ok && ctx.Err() == nil {
+		cluster.ReloadState(ctx) // another node may have the slot by now, and a failed dial does not ask
+	}
+	return err
+}
+
+// listen is Watch.
+func (s *Store) listen(ctx context.Context, k ampauth.StoreKey, changed func()) error {
 	messages := s.Client.Subscribe(ctx, s.name(k, tokenKey))
 	defer messages.Close()
 	stop := context.AfterFunc(ctx, func() { _ = messages.Close() })
