@@ -24,6 +24,7 @@ import (
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{})
 	fleet.Main(newStore)
+	limitedMain()
 	os.Exit(m.Run())
 }
 
