@@ -58,9 +58,9 @@ const (
 
 	// EventStore is a call of the [TokenStore] that failed, or found something that cannot be
 	// trusted; the request goes on without. Err says what is wrong, and what to do about it
-	// if that is known. The Reason is the call: "load", "save", "delete", "lock",
-	// "pause" or "watch". Each fault is told, also one that the log had before; while the store is left alone after
-	// one there are none.
+	// if that is known. The Reason is the call: "load", "save", "delete", "lock", "pause" or
+	// "watch". Each fault is told, also one that the log had before; while the store is left
+	// alone after one there are none.
 	EventStore EventName = "store"
 )
 

@@ -50,6 +50,26 @@ func TestWokenHolderOverwritesNothingAndTakesWhatIsStored(t *testing.T) {
 	}
 }
 
+// It is no fault of the store, which is not left alone for it.
+func TestSupersededSaveDoesNotKeepTheNextOneBack(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		e := newMemoryEngine()
+		holder, other := w.manager(storedIn(e.handle())), w.manager(storedIn(e.handle()))
+		w.Inject(fakeamp.Fault{Route: ampObtain, When: fakeamp.After, Delay: 5 * time.Second})
+		result := ampStart(func() (ampauth.Token, error) { return holder.Token(t.Context()) })
+		time.Sleep(3 * time.Second)
+		e.endLease(w.key())
+		w.token(other)
+		<-result
+		if _, err := holder.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if stored, _ := w.stored(e.handle()); ampReveal(stored.Value) != w.Token("issuer") {
+			t.Error("the token of the next refresh is not stored")
+		}
+	})
+}
+
 // A lease that ended and that nobody has had since costs nothing.
 func TestHolderThatNobodyFollowedSavesItsToken(t *testing.T) {
 	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {

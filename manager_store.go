@@ -10,8 +10,9 @@ import (
 	"github.com/ampauth/ampauth/internal/pace"
 )
 
-// shareToken is a flight of a manager with a store: load, lock, load again, decide,
-// log in, save, unlock. The order is nowhere else. A token that is still valid never waits for the lock.
+// shareToken is a flight of a manager with a store: load, lock, load again, decide, log in,
+// save, unlock. The order is nowhere else. A token that is still valid never waits for the
+// lock.
 func (m *TokenManager) shareToken(f *flight) (Token, error) {
 	key, err := NewStoreKey(m.account.baseURL, f.epoch.credentials.Username)
 	if err != nil {

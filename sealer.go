@@ -8,10 +8,10 @@ import (
 	"errors"
 )
 
-// A Sealer encrypts what a [FileStore], or another store that uses [SealToken], writes. [NewAESGCMSealer] makes one; others
-// may ask a key management service or the keyring of the system. Its methods must
-// be safe for concurrent use, must not keep or change their arguments, and show
-// nothing of them in an error.
+// A Sealer encrypts what a [FileStore], or another store that uses [SealToken], writes.
+// [NewAESGCMSealer] makes one; others may ask a key management service or the keyring of
+// the system. Its methods must be safe for concurrent use, must not keep or change their
+// arguments, and show nothing of them in an error.
 type Sealer interface {
 	// Seal encrypts plain and returns it in a buffer of its own. The context is not
 	// secret and not part of the result, but authenticated with it.

@@ -311,7 +311,7 @@ func (s *guardedStore) note(try storeTry, err error, fault string) (news bool) {
 	rest := &s.rests[try.call]
 	switch {
 	case err == errLockHeld: // by somebody who may let go of it
-	case err == nil, errors.Is(err, ErrNoToken):
+	case err == nil, errors.Is(err, ErrNoToken), errors.Is(err, ErrSuperseded):
 		rest.length = 0
 	case rest.number == try.number: // another one at the same time is the same fault
 		rest.number++

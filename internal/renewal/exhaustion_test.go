@@ -82,7 +82,7 @@ func (p *player) check(did answer) (broken []invariant) {
 	// Fruitless logins are few. Those of which nobody knows yet count as fruitless.
 	n, all := 0, 0
 	for _, l := range p.forRefusal {
-		if p.now.Sub(l.began) < time.Hour {
+		if p.now.Sub(l.asked) < time.Hour {
 			all++
 			if !l.welcome {
 				n++

@@ -23,6 +23,8 @@ func FuzzMachine(f *testing.F) {
 			outage = append(outage, byte(somebodyAsks), byte(loginFails), byte(oneSecond), byte(refusedAtC), byte(nextLimit), byte(proxyRefuses), byte(olderRefused))
 		}
 		f.Add(outage)
+		f.Add([]byte{kind, byte(somebodyAsks), byte(loginBringsNew), byte(nextLimit), byte(somebodyAsks), byte(credentialsRefused), byte(nextLimit),
+			byte(somebodyAsks), byte(othersPauseLong), byte(refusedAtA), byte(nextLimit), byte(somebodyAsks), byte(othersPauseLong), byte(loginBringsNew)})
 		f.Add([]byte{kind, byte(somebodyAsks), byte(loginBringsNew), byte(refusedAtA), byte(loginBringsSame), byte(refusedAtA), byte(loginBringsSame),
 			byte(acceptedAtC), byte(refusedAtC), byte(loginFailsAsking), byte(refreshNotThere), byte(sixMinutes), byte(somebodyAsks), byte(loginBringsNew)})
 	}

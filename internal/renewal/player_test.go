@@ -31,12 +31,13 @@ const (
 	loginFailsAsking // to be left alone for three minutes
 	refreshNotThere
 	sixMinutes
+	othersPauseLong
 	anyLetter // those before are all
 )
 
 func (l letter) String() string {
 	return [...]string{"asks", "new", "same", "fails", "credentials", "accepted A", "refused A", "refused B", "next limit", "1s",
-		"accepted B", "accepted C", "refused C", "refused nowhere", "older refused", "proxy", "fails asking", "no refresh", "6m"}[l]
+		"accepted B", "accepted C", "refused C", "refused nowhere", "older refused", "proxy", "fails asking", "no refresh", "6m", "others pause"}[l]
 }
 
 // A player does with a machine what a manager does: a login that it was told to make is
@@ -60,6 +61,7 @@ type player struct {
 	failedAt   time.Time     // then
 	denied     bool          // and the credentials were refused
 	spare      bool          // the token was refused by one place, and others took it
+	justified  bool          // it had ended when it was refused, or a place had accepted it: it is replaced anyway
 	toldAhead  time.Time     // to replace it, and that login has not ended
 	forRefusal []login       // that refusals asked for; never changed in place
 	bound      time.Duration // of the pause
@@ -69,13 +71,14 @@ type player struct {
 type order struct {
 	rejected ID
 	at       Place
+	asked    time.Time
 	vain     bool // it was not accepted at the place that refused it
 	welcome  bool // but another was before, and it was accepted at another place
 }
 
 // A login is one that a refusal asked for of a token that was not accepted there.
 type login struct {
-	began     time.Time
+	asked     time.Time
 	at        Place
 	welcome   bool
 	successor ID
@@ -160,6 +163,12 @@ func (p *player) step(l letter) (did answer, ok bool) {
 		p.now = p.now.Add(time.Second)
 	case sixMinutes:
 		p.now = p.now.Add(6 * time.Minute)
+	case othersPauseLong:
+		if !p.flying || !p.m.OthersPause(p.now, time.Hour) {
+			return did, p.flying
+		}
+		p.bound = max(p.bound, time.Minute)
+		return did, p.land(p.leaveItToOthers)
 	}
 	return did, true
 }
@@ -211,7 +220,7 @@ func (p *player) begin(o order) {
 	p.m.Began()
 	p.flying, p.flight = true, o
 	if o.vain {
-		p.forRefusal = append(slices.Clip(p.forRefusal), login{began: p.now, at: o.at, welcome: o.welcome})
+		p.forRefusal = append(slices.Clip(p.forRefusal), login{asked: o.asked, at: o.at, welcome: o.welcome})
 	}
 }
 
@@ -238,7 +247,7 @@ func (p *player) bring(id ID) {
 	kept := p.m.Obtained(id, life, p.flight.rejected)
 	if kept {
 		if none || id != p.token || id == p.flight.rejected {
-			p.seen, p.good = [4]sighting{}, false
+			p.seen, p.good, p.justified = [4]sighting{}, false, false
 		}
 		p.token, p.tokenLife, p.gone = id, life, false
 	}
@@ -254,6 +263,16 @@ func (p *player) fail(why Failure, asked time.Duration) {
 	p.bound = map[Failure]time.Duration{Unavailable: 30 * time.Second, RefusedCredentials: time.Minute, RefusedByProxy: time.Minute}[why]
 	p.bound = max(p.bound, min(asked, p.m.MaxAsked))
 	if p.flight.vain { // it has brought nothing
+		p.forRefusal = p.forRefusal[:len(p.forRefusal)-1]
+	}
+}
+
+// leaveItToOthers ends a login before it has asked anybody.
+func (p *player) leaveItToOthers() {
+	if p.flight.rejected == 0 {
+		p.m.LookAgain(p.now.Add(3 * time.Second))
+	}
+	if p.flight.vain {
 		p.forRefusal = p.forRefusal[:len(p.forRefusal)-1]
 	}
 }
@@ -286,9 +305,10 @@ func (p *player) refuse(id ID, at Place) (did answer, ok bool) {
 	if did.verdict.Action != Replace {
 		return did, true
 	}
-	o := order{rejected: id, at: at}
+	o := order{rejected: id, at: at, asked: p.now}
 	if id == p.token && !p.gone {
-		o.vain = did.hadToken && p.seen[at] != wasAccepted
+		p.justified = p.justified || !did.hadToken || p.seen[at] == wasAccepted
+		o.vain = !p.justified
 		o.welcome = o.vain && p.good && p.welcome[at]
 		p.spare = !slices.Contains(p.seen[:], wasRefused)
 		p.spare = p.spare && slices.ContainsFunc([]Place{a, b, c}, func(other Place) bool { return other != at && p.seen[other] == wasAccepted })

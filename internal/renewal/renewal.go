@@ -125,9 +125,10 @@ type place struct {
 
 // A vainLogin is one that a refusal at a place asked for, and that may help nobody.
 type vainLogin struct {
-	when      time.Time
-	at        Place
-	elsewhere bool // the token was good elsewhere
+	when       time.Time // it was asked for last: the first may have failed
+	at         Place
+	elsewhere  bool // the token was good elsewhere
+	generation int  // of the token that it replaces
 }
 
 // Asked says what is done for somebody who needs a token.
@@ -177,6 +178,7 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 	case m.current != 0 && id != m.current && m.serves(now):
 		return Verdict{Action: Serve}
 	case id == 0 || id != m.current:
+		m.askedAgain(now)
 		m.noteRefused(id)
 		return Verdict{Action: Replace}
 	}
@@ -184,6 +186,7 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 	here, elsewhere := p.accepted == m.generation && p.refused != m.generation, m.accepted == id
 	switch {
 	case m.granted == m.generation, !m.serves(now): // it is replaced anyway
+		m.askedAgain(now)
 	case here: // it was good at this very place: somebody has ended it
 	default:
 		if at != 0 && elsewhere && p.refused != 0 && !p.bad {
@@ -194,7 +197,7 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 			m.elsewhere = cmp.Or(m.elsewhere, at)
 			return Verdict{Wait, until}
 		}
-		m.vain = append(m.vain, vainLogin{now, at, elsewhere})
+		m.vain = append(m.vain, vainLogin{now, at, elsewhere, m.generation})
 	}
 	// One that others took as well may be good for them, until a second place refuses it.
 	others := m.granted != m.generation && slices.ContainsFunc(m.places, func(other place) bool {
@@ -208,6 +211,13 @@ func (m *Machine) Refused(id ID, at Place, now time.Time) Verdict {
 	m.keep(p)
 	m.noteRefused(id)
 	return Verdict{Action: Replace}
+}
+
+// askedAgain takes note of a login that was asked for before.
+func (m *Machine) askedAgain(now time.Time) {
+	if n := len(m.vain); n > 0 && m.vain[n-1].generation == m.generation {
+		m.vain[n-1].when = now
+	}
 }
 
 // vainUntil is before when there is no other login that may help nobody, for a refusal of
@@ -376,15 +386,15 @@ func refusalPause(n int) time.Duration { return min(minPause<<min(n, 8), maxPaus
 func (m *Machine) NextPause() time.Duration { return refusalPause(m.refusals) }
 
 // OthersPause takes note that others who share the account do not try a login, for as long
-// as is left, since the credentials were refused. It reports whether this one waits as well:
-// only if its own were refused too, since they may be others. One more refusal doubles the
-// next pause, whoever met it.
+// as is left, since the credentials were refused. It reports whether this one waits as well,
+// no longer than after a refusal of its own: only if that has met one, since its credentials
+// may be others. One more refusal doubles the next pause, whoever met it.
 func (m *Machine) OthersPause(now time.Time, left time.Duration) (waits bool) {
 	m.refusals++
 	if !m.denied {
 		return false
 	}
-	m.paused = latest(m.paused, now.Add(left))
+	m.paused = latest(m.paused, now.Add(min(left, maxPause)))
 	m.ahead = latest(m.ahead, m.paused)
 	return true
 }

@@ -103,6 +103,14 @@ func lookAgain(at time.Duration) event {
 	return func(m *Machine, _ time.Time) string { m.LookAgain(start.Add(at)); return "" }
 }
 
+// othersPause is that others pause for as long as is left.
+func othersPause(left time.Duration) event {
+	return func(m *Machine, now time.Time) string {
+		return map[bool]string{true: "waits", false: "tries"}[m.OthersPause(now, left)]
+	}
+}
+func nextPause(m *Machine, _ time.Time) string { return m.NextPause().String() }
+
 func (v Verdict) inWords() string {
 	if v.Action == Wait {
 		return "wait until " + v.Until.Sub(start).String()
@@ -257,6 +265,35 @@ func TestFailedLoginsPause(t *testing.T) {
 	})
 }
 
+func TestPauseOfOthersIsForWhoseCredentialsWereRefusedToo(t *testing.T) {
+	playAll(t, []rule{
+		{"whose were not tries", []step{{0, othersPause(10 * sec), "tries"}, {0, paused, "no"}, {0, asked, "replace"}}},
+		{"also after other failures", []step{
+			{0, failed(Unavailable), ""}, {0, failed(RefusedByProxy), ""}, {0, othersPause(10 * sec), "tries"}, {0, paused, "no"}}},
+		{"whose were waits", []step{
+			{0, failed(RefusedCredentials), ""}, {sec, othersPause(10 * sec), "waits"}, {sec, paused, "until 11s"},
+			{11*sec - last, asked, "wait until 11s"}, {11 * sec, asked, "replace"}}},
+		{"it does not shorten its own", []step{
+			{0, failedAsking(RefusedCredentials, 30*sec), ""}, {0, othersPause(10 * sec), "waits"}, {0, paused, "until 30s"}}},
+		{"a minute at most, whatever is left", []step{
+			{0, failed(RefusedCredentials), ""}, {sec, othersPause(365 * day), "waits"}, {sec, paused, "until 1m1s"}}},
+		{"a token that ends soon is not replaced in it", []step{
+			{0, ends(1, sec, day, false), ""}, {sec, failed(RefusedCredentials), ""}, {2 * sec, othersPause(30 * sec), "waits"},
+			{32*sec - last, asked, "serve"}, {32 * sec, asked, "ahead"}}},
+		{"accepted credentials are tried again", []step{
+			{0, failed(RefusedCredentials), ""}, {0, othersPause(10 * sec), "waits"}, {0, loggedIn, ""}, {0, paused, "no"},
+			{0, othersPause(10 * sec), "tries"}}},
+		{"and others after Allow", []step{
+			{0, failed(RefusedCredentials), ""}, {0, allow, ""}, {0, othersPause(10 * sec), "tries"}}},
+		{"each doubles the next one", []step{
+			{0, nextPause, "1s"}, {0, othersPause(10 * sec), "tries"}, {0, nextPause, "2s"}, {0, failed(RefusedCredentials), ""}, {0, paused, "until 2s"},
+			{0, nextPause, "4s"}, {0, othersPause(sec), "waits"}, {0, nextPause, "8s"}}},
+		{"up to a minute", []step{
+			{0, othersPause(0), ""}, {0, othersPause(0), ""}, {0, othersPause(0), ""}, {0, othersPause(0), ""}, {0, othersPause(0), ""},
+			{0, nextPause, "32s"}, {0, othersPause(0), ""}, {0, nextPause, "1m0s"}, {0, othersPause(0), ""}, {0, nextPause, "1m0s"}}},
+	})
+}
+
 func TestServerGetsAnHourIfMaxAskedIsNegative(t *testing.T) {
 	for _, test := range []struct{ maxAsked, asked, want time.Duration }{
 		{-1, hour - last, hour - last}, {-1, hour, hour}, {-1, hour + last, hour},
@@ -346,6 +383,9 @@ func TestRefusedTokenIsReplacedIfThatMayHelp(t *testing.T) {
 			{0, obtained(1), ""}, {0, accepted(1, b), ""}, {0, refused(1, a), "replace"}, {sec, obtained(2), ""}, {sec, accepted(2, b), ""},
 			{sec, refused(2, a), "wait until 20m0s"}, {sec, accepted(2, a), ""}, {sec, refused(2, a), "replace"}, {sec, refused(2, b), "replace"}, {sec, current, "0"}}},
 		{"a token accepted nowhere is replaced twice at once, and then after 20 minutes", vain(a)},
+		{"a login that failed counts from when it is asked for again", []step{
+			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, obtained(2), ""}, {0, refused(2, a), "replace"}, {mins, failed(Unavailable), ""},
+			{30 * mins, refused(2, a), "replace"}, {30 * mins, obtained(3), ""}, {31 * mins, refused(3, a), "wait until 50m0s"}}},
 		{"and is served while the refusal stands", []step{
 			{0, obtained(1), ""}, {0, refused(1, a), "replace"}, {0, asked, "replace"}, {0, obtained(2), ""}, {0, refused(2, a), "replace"},
 			{0, obtained(3), ""}, {0, refused(3, a), "wait until 20m0s"}, {0, asked, "serve"}}},
