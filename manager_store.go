@@ -197,7 +197,9 @@ func (m *TokenManager) clearStore(ctx context.Context, user string) error {
 		defer unlock()
 		// Something can be deleted only by its value, so it gets one.
 		loaded = Token{Value: SecretFromString(clearedMark + crypto.Text()), ObtainedAt: time.Now()}
-		err = m.stored.save(ctx, key, loaded)
+		if err = m.stored.save(ctx, key, loaded); errors.Is(err, ErrSuperseded) {
+			return faultOf(err) // it may still be there
+		}
 	}
 	if err == nil {
 		err = m.stored.deleteIf(ctx, key, loaded.Value)

@@ -66,6 +66,7 @@ var errWatchEnded = errors.New("Watch has returned before its time")
 func (s *guardedStore) watch(ctx context.Context, w Watcher, k StoreKey, changed func()) {
 	for rest := leastRest; ; rest = min(2*rest, maxRest) {
 		try, _ := s.begin(callWatch)
+		began := time.Now()
 		var heard atomic.Bool
 		ended := make(chan error, 1)
 		go func() {
@@ -95,7 +96,7 @@ func (s *guardedStore) watch(ctx context.Context, w Watcher, k StoreKey, changed
 			err = errWatchEnded
 		}
 		s.report(ctx, try, err)
-		if heard.Load() {
+		if heard.Load() && time.Since(began) > maxRest { // not one that returns each time
 			rest = leastRest
 		}
 		if !pace.Sleep(ctx, rest/2+rand.N(rest/2)) { // not all at once

@@ -210,8 +210,9 @@ func (s *guardedStore) lock(ctx context.Context, k StoreKey, wait bool) (unlock 
 		l.unlock, l.ok, err = get(ctx, k)
 		return l, err
 	}, release)
+	_, waited := errors.AsType[storeTimeout](err) // not by a clock of the store's own, as of a dial
 	switch {
-	case wait && errors.Is(err, context.DeadlineExceeded):
+	case wait && waited:
 		err = errLockHeld
 	case err == nil && !got.ok:
 		s.report(ctx, try, nil)
