@@ -51,7 +51,7 @@ const (
 func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o demoOptions
 	flags := flag.NewFlagSet("ampauth demo", flag.ContinueOnError)
-	flags.DurationVar(&o.duration, "duration", 10*time.Second, "how `long` to run; three rounds of faults are finished in any case")
+	flags.DurationVar(&o.duration, "duration", 10*time.Second, "how `long`; three rounds of faults are finished in any case")
 	flags.IntVar(&o.workers, "workers", 8, "`number` of concurrent workers, up to 64")
 	flags.DurationVar(&o.lifetime, "lifetime", minLifetime, "`time` that a token lives, from 2s to 1m")
 	flags.Uint64Var(&o.seed, "seed", 0, "`number` that fixes the faults and their order; 0 draws one")
