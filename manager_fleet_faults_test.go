@@ -15,11 +15,19 @@ import (
 // oddStore has other methods in place of some of its own.
 type oddStore struct {
 	*fleetStore
+	load  func()
 	save  func() error
 	lock  func() error
 	watch func(changed func()) error
 	keep  bool // nothing is deleted
 	calls int  // of Watch
+}
+
+func (s *oddStore) Load(ctx context.Context, k ampauth.StoreKey) (ampauth.Token, error) {
+	if s.load != nil {
+		s.load()
+	}
+	return s.fleetStore.Load(ctx, k)
 }
 
 func (s *oddStore) Save(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) error {

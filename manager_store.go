@@ -118,9 +118,18 @@ func (m *TokenManager) saveToken(f *flight, key StoreKey, token Token) Token {
 	return token
 }
 
-// adopt takes the stored token if that is what the flight is for, or what it should
-// go on from.
+// adopt returns the stored token if that is what the flight is for, or what a flight beside
+// it has taken from the store meanwhile.
 func (m *TokenManager) adopt(f *flight, key StoreKey) (Token, bool) {
+	if token, ok := m.fromStore(f, key); ok {
+		return token, true
+	}
+	return f.settledBy(f.epoch.current.Load())
+}
+
+// fromStore makes the stored token the current one if it is what the flight is for, which ok
+// reports, or what it should go on from.
+func (m *TokenManager) fromStore(f *flight, key StoreKey) (token Token, ok bool) {
 	if f.purpose == logIn && !f.superseded {
 		return Token{}, false
 	}
@@ -131,7 +140,7 @@ func (m *TokenManager) adopt(f *flight, key StoreKey) (Token, bool) {
 	now := time.Now()
 	s := m.snapshotOfStored(&loaded, now)
 	m.mu.Lock()
-	token, kept := s.token, m.isNews(f, s.token, now)
+	kept := m.isNews(f, s.token, now)
 	if kept {
 		token, kept = m.installHeld(f, s) // not if it was refused as well, or the epoch is over
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -245,6 +246,35 @@ func TestWatchBeginsAgainSoonAfterAnOutage(t *testing.T) {
 			if status := w.assets(c); status != 200 || c.Stats().Replays != 0 {
 				t.Errorf("status %d, %d replays", status, c.Stats().Replays)
 			}
+		}
+	})
+}
+
+// Another machine refreshes while this one is about to, and Watch takes that token before this
+// one looks at the store: a refresh more would end it for all.
+func TestTokenThatWatchTakesBesideARefreshIsNotRefreshed(t *testing.T) {
+	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
+		e := newMemoryEngine()
+		s := &oddStore{fleetStore: e.handle()}
+		slow, other := w.manager(storedIn(s)), w.manager(storedIn(e.handle()))
+		w.token(slow)
+		w.token(other)
+		time.Sleep(24*time.Hour - time.Minute) // it ends soon
+		var refreshed atomic.Bool
+		s.load = func() {
+			if refreshed.Swap(true) {
+				return
+			}
+			if _, err := other.Refresh(t.Context()); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Millisecond) // Watch has taken it
+		}
+		w.token(slow)
+		time.Sleep(time.Second)
+		w.wantSent(1, 1)
+		if got := ampReveal(w.token(slow).Value); got != w.Token("issuer") {
+			t.Error("it has another token than the one that is good")
 		}
 	})
 }

@@ -59,7 +59,7 @@ func (s *guardedStore) paused(ctx context.Context, k StoreKey) (left time.Durati
 	return left
 }
 
-var errWatchEnded = errors.New("Watch has returned before its time")
+var errWatchEnded = errors.New("its Watch has returned before its time")
 
 // watch has changed called, by one goroutine at a time, when a token may have been saved,
 // until ctx ends. A Watch that has returned is called again after a rest.
