@@ -28,6 +28,9 @@ import (
 func TestMain(m *testing.M) {
 	fleet.Main(newStore())
 	code := m.Run()
+	for _, s := range installed.idle {
+		s.end()
+	}
 	if dir := installed.dir; dir != "" {
 		_ = os.RemoveAll(dir)
 	}
@@ -62,6 +65,9 @@ type installation struct {
 	bin  string
 	as   *syscall.Credential // who the server runs as, since it does not as root
 	err  error
+
+	mu   sync.Mutex // guards idle
+	idle []*server  // that a test has left as they were
 }
 
 var installed installation
@@ -74,21 +80,9 @@ func (i *installation) prepare() {
 }
 
 func (i *installation) make() error {
-	found := make(map[string]bool)
-	if path, err := exec.LookPath("initdb"); err == nil {
-		found[filepath.Dir(path)] = true
-	}
-	for _, pattern := range []string{"/usr/lib/postgresql/*/bin/initdb", "/opt/homebrew/opt/postgresql*/bin/initdb", "/usr/local/opt/postgresql*/bin/initdb", "/usr/pgsql-*/bin/initdb"} {
-		paths, _ := filepath.Glob(pattern)
-		for _, path := range paths {
-			found[filepath.Dir(path)] = true
-		}
-	}
-	if len(found) == 0 {
+	i.bin = programs()
+	if i.bin == "" {
 		return errors.New(notFound)
-	}
-	for dir := range found {
-		i.bin = max(i.bin, dir)
 	}
 	if os.Geteuid() == 0 {
 		nobody, err := user.Lookup("nobody")
@@ -107,6 +101,23 @@ func (i *installation) make() error {
 		return err
 	}
 	return i.run(filepath.Join(i.bin, "initdb"), "-D", filepath.Join(i.dir, "template"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+}
+
+// programs is the directory of a server's programs; empty if there is none.
+func programs() (found string) {
+	initdb, _ := exec.LookPath("initdb")
+	for _, pattern := range []string{initdb, "/usr/lib/postgresql/*/bin/initdb", "/usr/pgsql-*/bin/initdb", "/opt/homebrew/opt/postgresql*/bin/initdb", "/usr/local/opt/postgresql*/bin/initdb"} {
+		paths, _ := filepath.Glob(pattern)
+		for _, path := range paths {
+			if path, err := filepath.EvalSymlinks(path); err == nil {
+				found = filepath.Dir(path)
+			}
+		}
+		if found != "" {
+			return found
+		}
+	}
+	return ""
 }
 
 func (i *installation) give(path string) error {
@@ -140,7 +151,7 @@ type server struct {
 	log     *os.File
 	admin   *pgx.Conn
 	pids    []int // of those that were stopped
-	empty   string
+	changed bool  // so that it is for one test alone
 	replica string
 }
 
@@ -156,21 +167,42 @@ func newServer(t testing.TB) *server {
 	default:
 		t.Fatal(installed.err)
 	}
-	dir, err := os.MkdirTemp(installed.dir, "")
-	if err != nil {
-		t.Fatal(err)
+	installed.mu.Lock()
+	defer installed.mu.Unlock()
+	var s *server
+	if n := len(installed.idle); n > 0 {
+		s, installed.idle = installed.idle[n-1], installed.idle[:n-1]
+		s.t = t
+	} else {
+		dir, err := os.MkdirTemp(installed.dir, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = &server{t: t, dir: dir}
+		s.must(installed.give(dir))
+		s.log, err = os.Create(filepath.Join(dir, "log"))
+		s.must(err)
+		s.Restart()
 	}
-	s := &server{t: t, dir: dir, empty: filepath.Join(installed.dir, "template")}
-	s.must(installed.give(dir))
-	s.log, err = os.Create(filepath.Join(dir, "log"))
-	s.must(err)
 	t.Cleanup(func() {
-		s.Kill()
-		_ = s.log.Close()
-		_ = os.RemoveAll(dir)
+		if s.changed || t.Failed() {
+			s.end()
+			return
+		}
+		s.sql("TRUNCATE ampauth_tokens")
+		s.changed = false
+		installed.mu.Lock()
+		defer installed.mu.Unlock()
+		installed.idle = append(installed.idle, s)
 	})
-	s.Restart()
 	return s
+}
+
+// end ends it for good.
+func (s *server) end() {
+	s.Kill()
+	_ = s.log.Close()
+	_ = os.RemoveAll(s.dir)
 }
 
 func (s *server) must(err error) {
@@ -219,7 +251,7 @@ func (s *server) await(what string, try func(context.Context) error) {
 func (s *server) Restart() {
 	s.t.Helper()
 	_ = os.RemoveAll(s.data())
-	s.must(installed.run("/bin/cp", "-a", s.empty, s.data()))
+	s.must(installed.run("/bin/cp", "-a", filepath.Join(installed.dir, "template"), s.data()))
 	s.start()
 	s.must(pgstore.CreateSchema(context.Background(), s.pool("postgres", nil)))
 }
@@ -241,6 +273,7 @@ func (s *server) pool(user string, change func(*pgxpool.Config)) *pgxpool.Pool {
 // sql runs statements as superuser.
 func (s *server) sql(text string, args ...any) {
 	s.t.Helper()
+	s.changed = true
 	_, err := s.admin.Exec(context.Background(), text, args...)
 	s.must(err)
 }
@@ -248,6 +281,7 @@ func (s *server) sql(text string, args ...any) {
 // freeze stops all of its processes: the first at first, so that there are no more.
 func (s *server) freeze() {
 	s.t.Helper()
+	s.changed = true
 	s.pids = []int{s.cmd.Process.Pid}
 	_ = s.cmd.Process.Signal(syscall.SIGSTOP)
 	rows, _ := s.admin.Query(context.Background(), "SELECT pid FROM pg_stat_activity ORDER BY pid = pg_backend_pid()")
@@ -292,6 +326,7 @@ func (s *server) Kill() {
 // Fork makes a standby.
 func (s *server) Fork() {
 	s.t.Helper()
+	s.changed = true
 	s.replica = filepath.Join(s.dir, "replica")
 	s.must(installed.run(filepath.Join(installed.bin, "pg_basebackup"), "-D", s.replica, "-h", s.dir, "-U", "postgres", "-R", "-c", "fast", "--no-sync"))
 }
