@@ -17,8 +17,9 @@ import (
 var errNoPool = errors.New("pgstore: Store.Pool is required")
 
 const (
-	// mostTries is for statements that met another transaction, or a connection that was dead.
-	mostTries = 10
+	// mostTries is for statements that met another transaction, or a connection that was dead:
+	// more than are ever needed, since the context ends them as well.
+	mostTries = 50
 	// tryRest is the wait between two of them, on average.
 	tryRest = 5 * time.Millisecond
 )
