@@ -78,8 +78,8 @@ func (s *Store) keepLease(ctx context.Context, k ampauth.StoreKey, id string) {
 	}
 }
 
-// Lock implements [ampauth.Locker]. It asks again, soon at first and each time later, at
-// most five times a second.
+// Lock implements [ampauth.Locker]. It asks again, soon at first and each time later, in
+// the end about five times a second.
 func (s *Store) Lock(ctx context.Context, k ampauth.StoreKey) (unlock func(), err error) {
 	for poll := leastPoll; ; poll = min(2*poll, mostPoll) {
 		if err := ctx.Err(); err != nil {

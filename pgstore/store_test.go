@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/ampauthtest"
 	"github.com/ampauth/ampauth/pgstore"
 	"github.com/ampauth/ampauth/storetest"
 	"github.com/jackc/pgx/v5"
@@ -210,6 +212,38 @@ func TestACallIsOneStatement(t *testing.T) {
 			t.Errorf("%s: %d statements, want %d", call.name, got, call.want)
 		}
 	}
+}
+
+func TestALoginIsSixStatementsAndARequestIsNone(t *testing.T) {
+	s, amp := newServer(t), ampauthtest.NewServer(t, ampauthtest.Options{})
+	cfg := amp.Config()
+	cfg.Store = &pgstore.Store{Pool: s.pool("postgres", nil)}
+	before := len(s.statements("test"))
+	client, err := ampauth.NewClient(cfg)
+	s.must(err)
+	defer client.Close()
+	for range 5 {
+		_, err := client.Tokens.Token(t.Context())
+		s.must(err)
+	}
+	var verbs []string
+	s.await("it listens, and has looked", func(context.Context) error {
+		verbs = nil
+		for _, text := range s.statements("test")[before:] {
+			verb, _, _ := strings.Cut(text, " ")
+			verbs = append(verbs, verb)
+		}
+		slices.Sort(verbs)
+		if !slices.Contains(verbs, "LISTEN") || len(verbs) < 8 {
+			return fmt.Errorf("%q", verbs)
+		}
+		return nil
+	})
+	// Load, Lock, Load, Paused, Save, unlock; LISTEN, and a Load for each time it may have changed.
+	if want := 9; len(verbs) > want {
+		t.Errorf("%d statements, want at most %d: %q", len(verbs), want, verbs)
+	}
+	t.Logf("%q", verbs)
 }
 
 func TestFenceHoldsAfterTheTableCameBackEmpty(t *testing.T) {
