@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -214,6 +216,64 @@ func TestHolderOutlivesItsConnections(t *testing.T) {
 	}
 	cut()
 	unlock()
+	if _, ok, err := (&pgstore.Store{Pool: store.Pool}).TryLock(ctx, k); !ok || err != nil {
+		t.Errorf("after the unlock: %t, %v", ok, err)
+	}
+}
+
+// A cutConn loses the answer to what was sent, if it is told to.
+type cutConn struct {
+	net.Conn
+	cut *atomic.Bool
+}
+
+func (c cutConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && c.cut.Swap(false) {
+		_ = c.Close()
+		return 0, io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// What was performed although its answer was lost is sent again, and gives the same.
+func TestLostAnswerIsNoFault(t *testing.T) {
+	s, ctx, k := newServer(t), t.Context(), newKey(t, "issuer")
+	var cut atomic.Bool
+	store := &pgstore.Store{Lease: time.Hour, Pool: s.pool("postgres", func(c *pgxpool.Config) {
+		c.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+		c.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return cutConn{conn, &cut}, err
+		}
+	})}
+	_, _ = store.Paused(ctx, k) // so that there is a connection
+	var unlock func()
+	for _, call := range []struct {
+		name string
+		make func() error
+	}{
+		{"Lock", func() (err error) { unlock, err = store.Lock(ctx, k); return err }},
+		{"Save", func() error { return store.Save(ctx, k, newToken(time.Hour)) }},
+		{"Load", func() error { _, err := store.Load(ctx, k); return err }},
+		{"DeleteIf", func() error { return store.DeleteIf(ctx, k, newToken(0).Value) }},
+		{"Save", func() error { return store.Save(ctx, k, newToken(time.Hour)) }},
+		{"Pause", func() error { return store.Pause(ctx, k, time.Minute) }},
+		{"Paused", func() error { _, err := store.Paused(ctx, k); return err }},
+		{"unlock", func() error { unlock(); return nil }},
+		{"Save without the lock", func() error {
+			return store.Save(ctx, newKey(t, "other"), newToken(time.Hour))
+		}},
+	} {
+		cut.Store(true)
+		if err := call.make(); err != nil {
+			t.Errorf("%s: %v", call.name, err)
+		}
+		if cut.Load() {
+			t.Errorf("%s: no answer was lost", call.name)
+		}
+	}
+	cut.Store(false)
 	if _, ok, err := (&pgstore.Store{Pool: store.Pool}).TryLock(ctx, k); !ok || err != nil {
 		t.Errorf("after the unlock: %t, %v", ok, err)
 	}

@@ -100,7 +100,20 @@ func (i *installation) make() error {
 	if err := i.give(i.dir); err != nil {
 		return err
 	}
-	return i.run(filepath.Join(i.bin, "initdb"), "-D", filepath.Join(i.dir, "template"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	template := filepath.Join(i.dir, "template")
+	if err := i.run(filepath.Join(i.bin, "initdb"), "-D", template, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"); err != nil {
+		return err
+	}
+	schema, err := os.ReadFile("schema.sql")
+	if err != nil {
+		return err
+	}
+	single := i.command(filepath.Join(i.bin, "postgres"), "--single", "-j", "-D", template, "postgres")
+	single.Stdin = strings.NewReader(string(schema) + "\n\n")
+	if out, err := single.CombinedOutput(); err != nil || strings.Contains(string(out), "ERROR") {
+		return fmt.Errorf("schema.sql: %w: %s", err, out)
+	}
+	return nil
 }
 
 // programs is the directory of a server's programs; empty if there is none.
@@ -253,7 +266,6 @@ func (s *server) Restart() {
 	_ = os.RemoveAll(s.data())
 	s.must(installed.run("/bin/cp", "-a", filepath.Join(installed.dir, "template"), s.data()))
 	s.start()
-	s.must(pgstore.CreateSchema(context.Background(), s.pool("postgres", nil)))
 }
 
 // pool is one of the test's own.

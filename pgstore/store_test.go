@@ -63,8 +63,9 @@ func TestStoreKeepsToTheContract(t *testing.T) {
 		"described statements": {change: mode(pgx.QueryExecModeCacheDescribe)},
 		"a pool of one":        {change: func(c *pgxpool.Config) { c.MaxConns = 1 }},
 	} {
+		pool := s.pool("postgres", test.change)
 		t.Run(name, func(t *testing.T) {
-			pool := s.pool("postgres", test.change)
+			t.Parallel()
 			storetest.Run(t, func() ampauth.TokenStore {
 				return leased{&pgstore.Store{Pool: pool, Table: test.table, Sealer: test.sealer}}
 			})

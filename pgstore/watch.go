@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// pingTime is after how long a silence the connection is asked for a sign of life.
+	// pingTime is after how long a silence the connection is asked for a sign of life, and
+	// how long that, or a new connection, may take.
 	pingTime = 10 * time.Second
 	// closeTime bounds the goodbye.
 	closeTime = time.Second
@@ -22,15 +23,7 @@ func (s *Store) Watch(ctx context.Context, k ampauth.StoreKey, changed func()) e
 	if s.Pool == nil {
 		return errNoPool
 	}
-	pool := s.Pool.Config()
-	config := pool.ConnConfig
-	config.OnNotification = nil // or they go there
-	if pool.BeforeConnect != nil {
-		if err := pool.BeforeConnect(ctx, config); err != nil {
-			return s.fault(err)
-		}
-	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := s.listen(ctx)
 	if err != nil {
 		return s.fault(err)
 	}
@@ -39,16 +32,13 @@ func (s *Store) Watch(ctx context.Context, k ampauth.StoreKey, changed func()) e
 		defer cancel()
 		_ = conn.Close(ctx)
 	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+channel, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return s.fault(err)
-	}
 	changed()
 	for {
 		within, cancel := context.WithTimeout(ctx, pingTime)
 		notification, err := conn.WaitForNotification(within)
 		silent := within.Err() != nil
 		if err != nil && silent && ctx.Err() == nil {
-			err = s.ping(ctx, conn)
+			err = ping(ctx, conn)
 		}
 		cancel()
 		switch {
@@ -62,7 +52,30 @@ func (s *Store) Watch(ctx context.Context, k ampauth.StoreKey, changed func()) e
 	}
 }
 
-func (s *Store) ping(ctx context.Context, conn *pgx.Conn) error {
+// listen makes the connection as the pool would.
+func (s *Store) listen(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, pingTime)
+	defer cancel()
+	pool := s.Pool.Config()
+	config := pool.ConnConfig
+	config.OnNotification = nil // or they go there
+	if pool.BeforeConnect != nil {
+		if err := pool.BeforeConnect(ctx, config); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Exec(ctx, "LISTEN "+channel, pgx.QueryExecModeSimpleProtocol); err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return conn, nil
+}
+
+func ping(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTime)
 	defer cancel()
 	return conn.Ping(ctx)
