@@ -28,22 +28,23 @@ func printed(err error) string {
 	if err == nil {
 		return ""
 	}
-	text := fmt.Sprintf("%v %+v %#v %q\n", err, err, err, err)
+	var text strings.Builder
+	fmt.Fprintf(&text, "%v %+v %#v %q\n", err, err, err, err)
 	if e, ok := err.(*pgconn.PgError); ok {
-		text += fmt.Sprintf("%+v\n", *e)
+		fmt.Fprintf(&text, "%+v\n", *e)
 	}
 	if e, ok := err.(*pgconn.ConnectError); ok {
-		text += fmt.Sprintf("%+v\n", *e.Config)
+		fmt.Fprintf(&text, "%+v\n", *e.Config)
 	}
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:
-		text += printed(e.Unwrap())
+		text.WriteString(printed(e.Unwrap()))
 	case interface{ Unwrap() []error }:
 		for _, err := range e.Unwrap() {
-			text += printed(err)
+			text.WriteString(printed(err))
 		}
 	}
-	return text
+	return text.String()
 }
 
 // What the server, pgx and the user's own triggers say of a row may be all of it.
