@@ -13,10 +13,10 @@ package pgstore
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/lease"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -53,8 +53,7 @@ type Store struct {
 	// a server that logs parameters reads them.
 	Sealer ampauth.Sealer
 
-	mu   sync.Mutex                  // guards held
-	held map[ampauth.StoreKey]string // the names under which this Store has taken a lock
+	locks lease.Locks // that this Store has taken
 }
 
 var (
@@ -104,10 +103,7 @@ func (s *Store) Save(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) e
 	if !t.ExpiresAt.IsZero() {
 		life = min(time.Until(t.ExpiresAt), maxLife).Milliseconds()
 	}
-	s.mu.Lock()
-	id := s.held[k]
-	s.mu.Unlock()
-	saved, err := s.exec(ctx, save, k.String(), record, life, id)
+	saved, err := s.exec(ctx, save, k.String(), record, life, s.locks.Name(k.String()))
 	if err == nil && saved == 0 {
 		return ampauth.ErrSuperseded
 	}

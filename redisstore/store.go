@@ -11,10 +11,10 @@ package redisstore
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/ampauth/ampauth"
+	"github.com/ampauth/ampauth/internal/lease"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -48,8 +48,7 @@ type Store struct {
 	// backups reads them.
 	Sealer ampauth.Sealer
 
-	mu   sync.Mutex                  // guards held
-	held map[ampauth.StoreKey]string // the names under which this Store has taken a lock
+	locks lease.Locks // that this Store has taken
 }
 
 var (
@@ -72,22 +71,22 @@ const (
 )
 
 // name returns the name of a key. What is in braces says which slot of a cluster has it.
-func (s *Store) name(k ampauth.StoreKey, kind string) string {
+func (s *Store) name(key, kind string) string {
 	prefix := s.Prefix
 	if prefix == "" {
 		prefix = "ampauth:"
 	}
-	return prefix + "{" + k.String() + "}:" + kind
+	return prefix + "{" + key + "}:" + kind
 }
 
 // run runs a script over keys of an account and returns the number that it gives.
-func (s *Store) run(ctx context.Context, script *redis.Script, k ampauth.StoreKey, kinds []string, args ...any) (int64, error) {
+func (s *Store) run(ctx context.Context, script *redis.Script, key string, kinds []string, args ...any) (int64, error) {
 	if s.Client == nil {
 		return 0, errNoClient
 	}
 	names := make([]string, len(kinds))
 	for i, kind := range kinds {
-		names[i] = s.name(k, kind)
+		names[i] = s.name(key, kind)
 	}
 	return script.Run(ctx, s.Client, names, args...).Int64()
 }
@@ -97,7 +96,7 @@ func (s *Store) record(ctx context.Context, k ampauth.StoreKey) ([]byte, error) 
 	if s.Client == nil {
 		return nil, errNoClient
 	}
-	record, err := s.Client.Get(ctx, s.name(k, tokenKey)).Bytes()
+	record, err := s.Client.Get(ctx, s.name(k.String(), tokenKey)).Bytes()
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	}
@@ -128,10 +127,7 @@ func (s *Store) Save(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) e
 	if !t.ExpiresAt.IsZero() {
 		life = min(max(time.Until(t.ExpiresAt), time.Millisecond), maxLife)
 	}
-	s.mu.Lock()
-	id := s.held[k]
-	s.mu.Unlock()
-	saved, err := s.run(ctx, save, k, []string{tokenKey, holderKey}, record, life.Milliseconds(), id, s.name(k, tokenKey))
+	saved, err := s.run(ctx, save, k.String(), []string{tokenKey, holderKey}, record, life.Milliseconds(), s.locks.Name(k.String()), s.name(k.String(), tokenKey))
 	if err == nil && saved == 0 {
 		return ampauth.ErrSuperseded
 	}
@@ -154,7 +150,7 @@ func (s *Store) DeleteIf(ctx context.Context, k ampauth.StoreKey, rejected ampau
 	if !t.Value.Equal(rejected) {
 		return nil
 	}
-	_, err = s.run(ctx, deleteEqual, k, []string{tokenKey}, record)
+	_, err = s.run(ctx, deleteEqual, k.String(), []string{tokenKey}, record)
 	return err
 }
 
@@ -163,7 +159,7 @@ func (s *Store) Pause(ctx context.Context, k ampauth.StoreKey, d time.Duration) 
 	if d < time.Millisecond {
 		return nil
 	}
-	_, err := s.run(ctx, pause, k, []string{pauseKey}, d.Milliseconds())
+	_, err := s.run(ctx, pause, k.String(), []string{pauseKey}, d.Milliseconds())
 	return err
 }
 
@@ -172,6 +168,6 @@ func (s *Store) Paused(ctx context.Context, k ampauth.StoreKey) (left time.Durat
 	if s.Client == nil {
 		return 0, errNoClient
 	}
-	left, err = s.Client.PTTL(ctx, s.name(k, pauseKey)).Result()
+	left, err = s.Client.PTTL(ctx, s.name(k.String(), pauseKey)).Result()
 	return max(left, 0), err // it is negative if there is no such key
 }

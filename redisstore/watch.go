@@ -29,7 +29,7 @@ func (s *Store) Watch(ctx context.Context, k ampauth.StoreKey, changed func()) e
 
 // listen is Watch.
 func (s *Store) listen(ctx context.Context, k ampauth.StoreKey, changed func()) error {
-	messages := s.Client.Subscribe(ctx, s.name(k, tokenKey))
+	messages := s.Client.Subscribe(ctx, s.name(k.String(), tokenKey))
 	defer messages.Close()
 	stop := context.AfterFunc(ctx, func() { _ = messages.Close() })
 	defer stop()
