@@ -13,36 +13,40 @@ import (
 
 const clients = "docs/clients.md"
 
-// The code in the document is that of tests in interop, so it compiles and does what the
-// document says.
-func TestClientsShowsCodeThatRuns(t *testing.T) {
-	text, err := os.ReadFile(clients)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var shown, runs []string
-	for _, block := range regexp.MustCompile("(?s)\n```go\n(.*?)```\n").FindAllStringSubmatch(string(text), -1) {
-		shown = append(shown, block[1])
-	}
-	files, err := filepath.Glob("interop/*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	part := regexp.MustCompile("(?s)\n(\t*)// begin " + clients + "\n\n(.*?)\n\t*// end " + clients + "\n")
-	for _, file := range files {
-		source, err := os.ReadFile(file)
+// codeElsewhere is, of each document whose code needs modules beside this one, which files
+// have that code. So it compiles, and does what the document says.
+var codeElsewhere = map[string]string{clients: "interop/*_test.go", "docs/fleets.md": "*store/*_test.go"}
+
+func TestDocumentsShowCodeThatRuns(t *testing.T) {
+	for document, pattern := range codeElsewhere {
+		text, err := os.ReadFile(document)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, found := range part.FindAllStringSubmatch(string(source), -1) {
-			code := strings.TrimPrefix(found[2], found[1])
-			runs = append(runs, strings.ReplaceAll(code, "\n"+found[1], "\n"))
+		var shown, runs []string
+		for _, block := range regexp.MustCompile("(?s)\n```go\n(.*?)```\n").FindAllStringSubmatch(string(text), -1) {
+			shown = append(shown, block[1])
 		}
-	}
-	slices.Sort(shown)
-	slices.Sort(runs)
-	if diff := cmp.Diff(runs, shown); diff != "" || len(runs) == 0 {
-		t.Errorf("the code (-that runs +in the document):\n%s", diff)
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		part := regexp.MustCompile("(?s)\n(\t*)// begin " + document + "\n\n(.*?)\n\t*// end " + document + "\n")
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, found := range part.FindAllStringSubmatch(string(source), -1) {
+				code := strings.TrimPrefix(found[2], found[1])
+				runs = append(runs, strings.ReplaceAll(code, "\n"+found[1], "\n"))
+			}
+		}
+		slices.Sort(shown)
+		slices.Sort(runs)
+		if diff := cmp.Diff(runs, shown); diff != "" || len(runs) == 0 {
+			t.Errorf("the code (-that runs +in %s):\n%s", document, diff)
+		}
 	}
 }
 
