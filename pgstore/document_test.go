@@ -12,6 +12,7 @@ import (
 )
 
 func TestDocumentedStoreKeepsToTheContract(t *testing.T) {
+	t.Parallel()
 	address := newServer(t).Address()
 	ctx := t.Context()
 	storetest.Run(t, func() ampauth.TokenStore {

@@ -21,10 +21,17 @@ var subject = fleet.Subject{
 	Lease:     lease,
 }
 
-// TestFleet is the table of docs/fleets.md: 16 processes over a PostgreSQL.
-func TestFleet(t *testing.T) { fleet.Run(t, subject) }
+// TestFleet is the table of docs/fleets.md: 16 processes over a PostgreSQL. With
+// -run 'TestFleet$' -parallel 1 its times are those of nothing else.
+func TestFleet(t *testing.T) {
+	t.Parallel()
+	fleet.Run(t, subject)
+}
 
 // TestFleetAtRandom kills, stops and restarts the processes and the server at random:
 //
 //	go -C pgstore test -v -run Fleet -for 10m -timeout 20m .
-func TestFleetAtRandom(t *testing.T) { fleet.Random(t, subject, *duration, *seed) }
+func TestFleetAtRandom(t *testing.T) {
+	t.Parallel()
+	fleet.Random(t, subject, *duration, *seed)
+}

@@ -41,6 +41,7 @@ func newSealer(t testing.TB) ampauth.Sealer {
 }
 
 func TestStoreKeepsToTheContract(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.sql(`CREATE SCHEMA "Odd ""place"; CREATE TABLE "Odd ""place"."Token%s;" (LIKE ampauth_tokens INCLUDING ALL)`)
 	level := func(isolation string) func(*pgxpool.Config) {
