@@ -323,6 +323,15 @@ var faults = []fault{
 			return err
 		}
 	}},
+	{"a fence that counts anew after each unlock", supersededSave, func(b *broken) {
+		b.lock = func(ctx context.Context, k ampauth.StoreKey) (func(), error) {
+			unlock, err := b.memory.Lock(ctx, k)
+			return func() {
+				unlock()
+				b.with(k, func(r *row) { b.next, r.last = 0, 0 })
+			}, err
+		}
+	}},
 	{"an error of its own", supersededSave, func(b *broken) {
 		b.save = func(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) error {
 			if b.memory.Save(ctx, k, t) != nil {
@@ -369,6 +378,23 @@ var faults = []fault{
 			})
 			return left, err
 		}
+	}},
+	{"a pause that has ended goes on below zero", pauseEnds, func(b *broken) {
+		b.paused = func(_ context.Context, k ampauth.StoreKey) (left time.Duration, err error) {
+			b.with(k, func(r *row) {
+				if !r.pausedUntil.IsZero() {
+					left = time.Until(r.pausedUntil)
+				}
+			})
+			return left, nil
+		}
+	}},
+	{"a handle with a pause of its own", sharedPause, func(b *broken) {
+		own := newMemory()
+		b.pause, b.paused = own.Pause, own.Paused
+	}},
+	{"no pause is kept", pauseEnds, func(b *broken) {
+		b.pause = func(context.Context, ampauth.StoreKey, time.Duration) error { return nil }
 	}},
 	{"the last pause counts", longerPause, func(b *broken) {
 		b.pause = func(_ context.Context, k ampauth.StoreKey, d time.Duration) error {

@@ -27,6 +27,7 @@ var leaseChecks = []check{
 
 var pauseChecks = []check{
 	{"a pause is seen until it ends", pauseEnds},
+	{"a pause is seen by those who share the store", sharedPause},
 	{"the longer of two pauses counts", longerPause},
 	{"a pause belongs to its key alone", isolatedPause},
 }
@@ -104,6 +105,10 @@ func supersededSave(s *subject) {
 	s.wantSuperseded(s.store, k)
 	unlock()
 	s.wantSuperseded(s.store, k)
+	unlock = s.lock(other.(ampauth.Locker), k) // a fence that counted anew would meet the first one's
+	s.wantSuperseded(s.store, k)
+	unlock()
+	s.wantSuperseded(s.store, k)
 	s.want(k, theirs)
 }
 
@@ -160,11 +165,13 @@ func pauseEnds(s *subject) {
 	s.wantPaused(p, k, 0, 0)
 	s.must("Pause", p.Pause(s.Context(), k, time.Hour))
 	s.wantPaused(p, k, time.Hour-patience, time.Hour)
-	if other, ok := s.newStore().(ampauth.Pauser); ok {
-		if left, err := other.Paused(s.Context(), k); !s.failed(err) && left > 0 {
-			s.wantPaused(other, k, time.Hour-patience, time.Hour)
-		}
-	}
+}
+
+func sharedPause(s *subject) {
+	p, k := s.pauser(), s.key("a")
+	other := s.other(k).(ampauth.Pauser)
+	s.must("Pause", p.Pause(s.Context(), k, time.Hour))
+	s.wantPaused(other, k, time.Hour-patience, time.Hour)
 }
 
 func longerPause(s *subject) {
