@@ -96,6 +96,27 @@ func withoutFence(b *broken) {
 	}
 }
 
+// slowAndCoarse plants no fault: times of whole seconds, and a Watch that tells
+// of several Saves at once.
+func slowAndCoarse(b *broken) {
+	b.save = func(ctx context.Context, k ampauth.StoreKey, t ampauth.Token) error {
+		t.ObtainedAt, t.ExpiresAt = t.ObtainedAt.Truncate(time.Second), t.ExpiresAt.Truncate(time.Second)
+		return b.memory.Save(ctx, k, t)
+	}
+	b.paused = func(ctx context.Context, k ampauth.StoreKey) (time.Duration, error) {
+		left, err := b.memory.Paused(ctx, k)
+		return left.Truncate(time.Second), err
+	}
+	b.watch = func(ctx context.Context, k ampauth.StoreKey, changed func()) error {
+		return b.memory.Watch(ctx, k, func() {
+			time.Sleep(10 * time.Millisecond)
+			if ctx.Err() == nil {
+				changed()
+			}
+		})
+	}
+}
+
 // A fault is what a store can get wrong, with the check that must find it.
 type fault struct {
 	name  string

@@ -36,6 +36,10 @@ func TestMemoryStoreKeepsToTheContract(t *testing.T) {
 	common := newEngine()
 	t.Run("handles on one memory", func(t *testing.T) { Run(t, func() ampauth.TokenStore { return common.handle() }) })
 	t.Run("memories of their own", func(t *testing.T) { Run(t, func() ampauth.TokenStore { return newMemory() }) })
+	t.Run("whole seconds, and a Watch that tells late", func(t *testing.T) {
+		seconds := newEngine()
+		Run(t, func() ampauth.TokenStore { return newBroken(seconds.handle(), slowAndCoarse) })
+	})
 	t.Run("without a lock", func(t *testing.T) {
 		Run(t, func() ampauth.TokenStore { return struct{ ampauth.TokenStore }{newBroken(newMemory(), withoutFence)} })
 	})
