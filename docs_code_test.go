@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -64,16 +63,8 @@ func compiled(t *testing.T, fset *token.FileSet) types.Importer {
 func TestGoBlocksOfTheDocumentsCompile(t *testing.T) {
 	fset := token.NewFileSet()
 	imports := compiled(t, fset)
-	documents, err := filepath.Glob("*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	more, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	blocks := 0
-	for _, document := range append(documents, more...) {
+	for _, document := range documents(t) {
 		if _, elsewhere := codeElsewhere[document]; elsewhere {
 			continue // TestDocumentsShowCodeThatRuns
 		}

@@ -41,17 +41,22 @@ var (
 	code   = regexp.MustCompile("(?ms)^```go$.*?^```$")
 )
 
+// documents are the paths of those that users read.
+func documents(t *testing.T) (paths []string) {
+	t.Helper()
+	for _, pattern := range []string{"*.md", "docs/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, found...)
+	}
+	return paths
+}
+
 func TestDocumentsLinkToFilesThatAreThere(t *testing.T) {
-	documents, err := filepath.Glob("*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	more, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	links := 0
-	for _, document := range append(documents, more...) {
+	for _, document := range documents(t) {
 		for _, link := range linked.FindAllStringSubmatch(code.ReplaceAllString(readText(t, document), ""), -1) {
 			if strings.Contains(link[1], "://") {
 				continue

@@ -57,7 +57,7 @@ type flight struct {
 	err    error
 
 	// Only its goroutine uses what follows, until it ends.
-	lockFailed   bool          // the lock of the store cannot be had
+	lockFailed   bool          // the lock of the store could not be taken
 	superseded   bool          // somebody else has had it since, and stored a token
 	refreshAfter time.Duration // how long the refresh endpoint asked to be left alone
 }

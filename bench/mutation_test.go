@@ -145,7 +145,7 @@ func TestLinkTakesARoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(10 * rtt)
+	time.Sleep(10 * rtt) // of a real link, which no bubble can slow down
 	trips, err := stop()
 	if err != nil || len(trips) < 2 || slices.Min(trips) < rtt.Seconds() || slices.Min(trips) > 2*rtt.Seconds() {
 		t.Errorf("%v, %v", trips, err)

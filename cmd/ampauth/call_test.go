@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ampauth/ampauth/internal/fakeamp"
 )
@@ -154,9 +153,7 @@ func TestCallThatIsInterruptedIsInDoubt(t *testing.T) {
 	fake.Inject(fakeamp.Fault{Route: "POST /assets/issue", Do: fakeamp.StallHeaders, When: fakeamp.After})
 	ctx, interrupt := context.WithCancel(t.Context())
 	go func() {
-		for fake.Count("POST /assets/issue") == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		awaitRequest(fake, "POST /assets/issue")
 		interrupt()
 	}()
 	if got := callAMP(t, ctx, "POST", "/assets/issue", "-d", "@"+fileWith(t, assetBody)); got.code != exitInDoubt || !strings.Contains(got.stderr, "GET /assets/") {

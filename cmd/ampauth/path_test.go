@@ -40,11 +40,11 @@ func FuzzPathThatIsLetIn(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, sent string) {
 		if !strings.HasPrefix(sent, "/") || strings.Contains(sent, "?") || pathFault(sent) != "" {
-			t.Skip("is not let in")
+			return // it is not let in
 		}
 		u, err := url.ParseRequestURI(sent)
 		if err != nil {
-			t.Skip("is not let in")
+			return // it is not let in by net/http
 		}
 		config := ampauth.Config{BaseURL: "https://amp.example/api"}
 		target, err := url.Parse(config.URL(u.RequestURI()))

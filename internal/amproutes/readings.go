@@ -5,7 +5,7 @@ type Reading struct {
 	Mutation string // method and path, as in the table of operations
 	Key      string // what tells this mutation from others of its kind
 	Read     string // the operation that shows it, or "none"
-	Found    string // what of the answer says that it was performed
+	Found    string // what in the answer shows that it was performed
 	Sure     string // how sure that is: high, medium, low, none
 }
 
