@@ -3,6 +3,7 @@ package ampauth_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -43,6 +44,10 @@ func TestWatchedTokenIsTakenWithoutACaller(t *testing.T) {
 func TestWatchersAgreeOnOneTokenUnderLoad(t *testing.T) {
 	ampBubble(t, fakeamp.Config{}, func(t *testing.T, w *ampWorld) {
 		fleet := w.fleet(8, newMemoryEngine())
+		w.answer(ampRefresh, func(rw http.ResponseWriter, r *http.Request) {
+			w.ServeHTTP(rw, r)
+			time.Sleep(10 * time.Microsecond) // as over any network: no two tokens come at one moment
+		})
 		var all sync.WaitGroup
 		for i, c := range fleet {
 			all.Go(func() {
